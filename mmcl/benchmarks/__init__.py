@@ -1,0 +1,1 @@
+"""Benchmarks: data, classes and their order. One module for each family."""

@@ -1,0 +1,51 @@
+"""Compose the configuration of a run from ``conf/`` and overrides, without running anything."""
+
+from __future__ import annotations
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig
+
+from mmcl.config.locate import options, shipped_folder
+from mmcl.config.overrides import normalise
+from mmcl.config.strict import checked
+from mmcl.errors import UserError, nearest
+
+
+def compose_run(arguments: list[str]) -> DictConfig:
+    """Return the checked configuration that ``python -m mmcl.run`` with these arguments would run.
+
+    Raises:
+        UserError: an unknown option, key or type; the message names the nearest valid one.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3", job_name="mmcl"):
+        try:
+            config = hydra_compose("config", overrides=[a for a in normalise(arguments) if not a.startswith("-")])
+        except (HydraException, ValueError) as error:
+            raise _as_user_error(error) from error
+    return checked(config)
+
+
+def compose_sweep(arguments: list[str]) -> list[DictConfig]:
+    """Return the checked configuration of every job that a basic sweep over these arguments would run."""
+    overrides = [a for a in normalise(arguments) if not a.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except (HydraException, ValueError) as error:
+        raise _as_user_error(error) from error
+    return [compose_run(list(job)) for job in jobs]
+
+
+def _as_user_error(error: Exception) -> UserError:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        known = options(group)
+        return UserError(f"unknown {group} '{name}'.{nearest(name, known)}\n{group}: {', '.join(known)}")
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    return UserError(f"{error}" if cause is error else f"{error}\n{cause}")

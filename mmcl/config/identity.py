@@ -1,0 +1,43 @@
+"""Who a run is: a hash of what decides its figures, without paths, hardware or a clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+DECIDING_TRAINER_KEYS = ("precision", "matmul_precision")
+WITHOUT_INFLUENCE = {"data", "workers", "steps_per_block", "download", "verify"}
+
+
+def deciding_part(config: DictConfig) -> dict[str, Any]:
+    """Return the part of a checked configuration that decides the figures of a run."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    part = {name: plain[name] for name in ("seed", "memory", "backbone", "method")}
+    part["benchmark"] = {key: value for key, value in plain["benchmark"].items() if key not in WITHOUT_INFLUENCE}
+    part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}
+    return part
+
+
+def identity(config: DictConfig) -> str:
+    """Return the identity of a run, 16 hexadecimal digits."""
+    return _digest(deciding_part(config))
+
+
+def run_directory(config: DictConfig) -> Path:
+    """Return ``runs/<benchmark>/<method>/<configuration>/seed<seed>``: runs that differ by seed alone lie together."""
+    if config.paths.run is not None:
+        return Path(config.paths.run).expanduser()
+    part = deciding_part(config)
+    seed = part.pop("seed")
+    if part["benchmark"].get("order_seed") == seed:
+        part["benchmark"]["order_seed"] = "seed"
+    base = Path(config.paths.runs).expanduser()
+    return base / config.benchmark.name / config.method.name / _digest(part)[:8] / f"seed{seed}"
+
+
+def _digest(part: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,80 @@
+"""What the user typed, in the one form that Hydra needs: any spelling and any order mean the same run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mmcl.config.locate import GROUPS
+from mmcl.errors import UserError
+
+METHOD_FILES = "MMCL_METHOD_FILES"
+
+
+def normalise(argv: list[str]) -> list[str]:
+    """Bring command-line arguments into canonical form.
+
+    ``+method=memo`` and ``method=memo`` become the same group choice; choices stand in the fixed order of the groups;
+    any other ``key=value`` becomes ``++key=value``, so that an unknown key reaches our own check, which knows the
+    nearest valid one. Flags go first: Hydra's parser does not accept them between overrides. ``+method=my_file.py``
+    loads the file and chooses the method that it defines.
+    """
+    flags, choices, values, rest = [], {}, [], []
+    for argument in argv:
+        name, equals, value = argument.lstrip("+").partition("=")
+        if argument.startswith("-"):
+            flags.append(argument)
+        elif name in GROUPS and equals:
+            choices[name] = _method_names(value) if name == "method" else value
+        elif not equals or name.startswith(("hydra", "~")) or "@" in name:
+            rest.append(argument)
+        else:
+            values.append(f"++{name}={value}")
+    return flags + [f"{group}={choices[group]}" for group in GROUPS if group in choices] + sorted(values) + rest
+
+
+def _method_names(choice: str) -> str:
+    return ",".join(_register_file(Path(name)) if name.endswith(".py") else name for name in choice.split(","))
+
+
+def _register_file(path: Path) -> str:
+    """Load a user's method file and offer its ``METHOD`` under the file's name; child processes find it, too."""
+    if not path.is_file():
+        raise UserError(
+            f"method={path}: no such file. Name a Python file that defines METHOD, or type: mmcl ls methods"
+        )
+    known = os.environ.get(METHOD_FILES, "").split(os.pathsep)
+    resolved = str(path.resolve())
+    if resolved not in known:
+        os.environ[METHOD_FILES] = os.pathsep.join([*filter(None, known), resolved])
+    return load_method_file(Path(resolved))
+
+
+def load_method_file(path: Path) -> str:
+    """Import a method file, store the defaults of its config as group option ``method=<stem>``, return the stem."""
+    module_name = f"mmcl_method_{path.stem}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{path}: not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        spec.loader.exec_module(module)
+    method = getattr(sys.modules[module_name], "METHOD", None)
+    if method is None:
+        raise UserError(f"{path}: defines no METHOD. End the file with: METHOD = YourMethodClass")
+    node = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(method.Config)))
+    node["_target_"], node["name"] = f"{module_name}.{method.__name__}", path.stem
+    ConfigStore.instance().store(name=path.stem, node=node, group="method")
+    return path.stem
+
+
+def load_method_files() -> None:
+    """Load the method files that a parent process was given."""
+    for path in filter(None, os.environ.get(METHOD_FILES, "").split(os.pathsep)):
+        load_method_file(Path(path))

@@ -1,0 +1,90 @@
+"""Types and meanings of every configuration key. The values live in ``conf/`` alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def setting(help: str) -> Any:
+    """Declare a key that the YAML must give; ``help`` is what ``mmcl show`` prints, with the meaning at the limits."""
+    return field(default=MISSING, metadata={"help": help})
+
+
+@dataclass
+class ComponentConfig:
+    """Keys that every benchmark and method has."""
+
+    _target_: str = setting("Import path of the class.")
+    name: str = setting("Name in results and directories.")
+
+
+@dataclass
+class Schedule:
+    """How one stage trains: stochastic gradient descent with momentum and a learning rate per epoch."""
+
+    epochs: int = setting("Passes over the stage's samples; 0 trains nothing.")
+    batch_size: int = setting("Samples per step over all processes; the last step of an epoch may be smaller.")
+    lr: float = setting("Learning rate of the first epoch.")
+    momentum: float = setting("0 is plain SGD.")
+    weight_decay: float = setting("L2 on every trained parameter, batch norm and biases included; 0 is none.")
+    scheduler: str = setting("multistep: times lr_decay after each milestone; cosine: to 0 over t_max epochs.")
+    milestones: list[int] = setting("Epochs after which multistep decays; empty keeps the rate. cosine ignores it.")
+    lr_decay: float = setting("Factor of each decay; 1 keeps the rate.")
+    t_max: int | None = setting("Epochs from lr to 0 under cosine; null is all of them, fewer turns upwards again.")
+
+
+@dataclass
+class PathsConfig:
+    """Where things lie. Paths are no part of a run's identity."""
+
+    data: str = setting("Folder that holds the data sets, one folder each.")
+    runs: str = setting("Folder below which every run gets its directory.")
+    run: str | None = setting("Directory of this run. null derives it from benchmark, method, identity and seed.")
+
+
+@dataclass
+class TrainerConfig:
+    """How a run is computed. Only ``precision`` and ``matmul_precision`` are part of its identity."""
+
+    name: str = setting("Name of the trainer config.")
+    accelerator: str = setting("auto, cpu or gpu.")
+    devices: int | str = setting("Devices per node, or auto.")
+    num_nodes: int = setting("Nodes of a torchrun or SLURM job.")
+    strategy: str = setting("auto on one device, ddp on several.")
+    precision: str = setting("Lightning's precision: 32-true, bf16-mixed, ...")
+    matmul_precision: str = setting("highest is IEEE float32; high allows TF32 on GPUs that have it.")
+    sync_batchnorm: bool = setting("Share batch statistics between processes; GPU only.")
+    deterministic: bool = setting("Refuse non-deterministic GPU kernels; slower.")
+    compile: bool = setting("Compile the backbones in place; needs a C compiler.")
+    checkpoint_every_n_epochs: int = setting(
+        "Epochs between checkpoints inside a stage; 0 keeps stage boundaries only."
+    )
+    progress: bool = setting("Show a progress bar when standard error is a terminal.")
+    isolate: bool = setting("Run each job of a sweep in a process of its own.")
+
+
+@dataclass
+class LoggerConfig:
+    """Where figures go beside metrics.csv and result.json, which every run writes."""
+
+    name: str = setting("csv (nothing more) or wandb.")
+    project: str | None = setting("wandb project.")
+    mode: str | None = setting("wandb mode: offline writes files that `wandb sync` uploads later, or online.")
+
+
+@dataclass
+class RunConfig:
+    """The whole of one run. ``method``, ``benchmark`` and ``backbone`` are checked against the class they name."""
+
+    seed: int = setting("Keys all randomness and, unless benchmark.order_seed says otherwise, the class order.")
+    force: bool = setting("Run again from the start, although a finished or unfinished run is there.")
+    paths: PathsConfig = setting("Folders.")
+    trainer: TrainerConfig = setting("Devices, precision, strategy.")
+    logger: LoggerConfig = setting("Loggers beside the run's own files.")
+    memory: Any = setting("What may be kept about the past.")
+    benchmark: Any = setting("Data, classes and their order.")
+    backbone: Any = setting("The network below the head.")
+    method: Any = setting("The method.")

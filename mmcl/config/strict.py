@@ -1,0 +1,67 @@
+"""Check a composed configuration against its schema, all of it, before any data is touched."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmcl.config.components import schema_of
+from mmcl.config.locate import options
+from mmcl.config.schema import RunConfig
+from mmcl.errors import UserError, nearest
+from mmcl.memory.quota import MemoryConfig
+
+TYPED_BY_TARGET = ("benchmark", "backbone", "method")
+
+
+def checked(config: DictConfig) -> DictConfig:
+    """Return the resolved configuration of a run, with every key known and every value of its type.
+
+    Raises:
+        UserError: no method chosen; or a list of all unknown keys, wrong types and missing values at once.
+    """
+    if config.get("method") is None:
+        names = ", ".join(options("method"))
+        raise UserError(f"no method chosen. Methods: {names}\nType for example: python -m mmcl.run +method=memo")
+    schemas: dict[str, type] = {name: schema_of(config[name]["_target_"]) for name in TYPED_BY_TARGET}
+    schemas["memory"] = MemoryConfig
+    problems = _problems(config, RunConfig, "", schemas)
+    if problems:
+        raise UserError("the configuration has errors:\n  " + "\n  ".join(problems))
+    plain = OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.create(plain)  # type: ignore[return-value,arg-type]
+
+
+def _problems(node: DictConfig, schema: type, prefix: str, schemas: dict[str, type]) -> list[str]:
+    """Collect what is wrong below ``prefix``."""
+    hints = {**get_type_hints(schema), **({} if prefix else schemas)}
+    typed = OmegaConf.structured(schema)
+    found = [
+        f"unknown key '{prefix}{key}'.{nearest(f'{prefix}{key}', [prefix + name for name in hints])}"
+        for key in node
+        if key not in hints
+    ]
+    for key, hint in hints.items():
+        if key not in node or OmegaConf.is_missing(node, key):
+            found.append(f"'{prefix}{key}' has no value; type for example {prefix}{key}=...")
+        elif is_dataclass(hint):
+            value = node[key]
+            if isinstance(value, DictConfig):
+                found += _problems(value, hint, f"{prefix}{key}.", schemas)  # type: ignore[arg-type]
+            else:
+                found.append(f"'{prefix}{key}' is a group of keys, not a value: {value!r}")
+        else:
+            found += _wrong_type(typed, node, key, f"{prefix}{key}")
+    return found
+
+
+def _wrong_type(typed: DictConfig, node: DictConfig, key: str, full_key: str) -> list[str]:
+    try:
+        value: Any = node[key]
+        typed[key] = value
+    except OmegaConfBaseException as error:
+        return [f"'{full_key}': {str(error).splitlines()[0]}"]
+    return []

@@ -1,0 +1,54 @@
+"""Evaluation: every readout on the test images of all classes seen so far, none padded, none counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+from torchmetrics import MetricCollection
+
+from mmcl.benchmarks.base import Benchmark
+from mmcl.engine.trainers import make_trainer
+from mmcl.methods.base import Method
+from mmcl.protocol import Task
+
+
+class CountAnswers(Callback):
+    """Feeds each readout's scores to its metrics, on the device, without a copy to the host."""
+
+    def __init__(self, readouts: Mapping[str, MetricCollection], task: Task) -> None:
+        self.readouts, self.task = readouts, task
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the counts to where the scores are."""
+        for metrics in self.readouts.values():
+            metrics.to(pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        scores, labels = outputs
+        for name, values in scores.items():
+            self.readouts[name].update(values, labels, self.task.index)
+
+
+def evaluate(
+    method: Method,
+    benchmark: Benchmark,
+    task: Task,
+    readouts: Mapping[str, MetricCollection],
+    trainer_config: DictConfig,
+) -> None:
+    """Add a task's evaluation to the counts of every readout."""
+    benchmark.serve_test(task.test)
+    trainer = make_trainer(trainer_config, callbacks=[CountAnswers(readouts, task)])
+    trainer.test(method, datamodule=benchmark, verbose=False)

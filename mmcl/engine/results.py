@@ -1,0 +1,74 @@
+"""What a run leaves behind: ``result.json`` and the line that is printed after each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmcl.benchmarks.base import Benchmark
+from mmcl.engine.provenance import provenance
+from mmcl.engine.run_directory import MetricsFile
+from mmcl.protocol import Task
+
+SCHEMA = 1
+MEBIBYTE = 2**20
+
+
+def result_of(
+    *,
+    status: str,
+    error: str | None,
+    identity: str,
+    config: dict[str, Any],
+    command: str,
+    benchmark: Benchmark,
+    readouts: Mapping[str, dict[str, object]],
+    byte_reports: list[dict[str, Any]],
+    metrics: MetricsFile,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """Assemble the content of ``result.json``; accuracies are fractions, bytes are bytes."""
+    return {
+        "schema": SCHEMA,
+        "status": status,
+        "error": error,
+        "identity": identity,
+        "command": command,
+        "config": config,
+        "task_sizes": benchmark.task_sizes,
+        "class_names": benchmark.class_names,
+        "readouts": dict(readouts),
+        "bytes": byte_reports,
+        "timing": {"wall_seconds": wall_seconds, "stages": _stage_timing(metrics)},
+        "provenance": {**provenance(), "seed": config["seed"]},
+    }
+
+
+def _stage_timing(metrics: MetricsFile) -> list[dict[str, Any]]:
+    """Sum the seconds of each stage's epochs, in the order in which they were run."""
+    stages = dict.fromkeys((task, stage) for task, stage, _, metric in metrics.rows if metric == "seconds")
+    timing = []
+    for task, stage in stages:
+        seconds, epochs = metrics.total(int(task), stage, "seconds")
+        images, _ = metrics.total(int(task), stage, "images")
+        timing.append(
+            {
+                "task": int(task),
+                "stage": stage,
+                "epochs": epochs,
+                "seconds": seconds,
+                "images_per_second": images / seconds if seconds else None,
+            }
+        )
+    return timing
+
+
+def task_line(task: Task, task_count: int, accuracies: Mapping[str, float | None], report: Mapping[str, Any]) -> str:
+    """Return the line that a person wants after each task."""
+    answers = "  ".join(f"{name} {100 * value:5.2f}" for name, value in accuracies.items() if value is not None)
+    model = report["model_bytes"] + report["head_bytes"] + report["buffer_bytes"]
+    return (
+        f"task {task.index + 1:>2}/{task_count}  classes {task.seen:>4}  {answers or 'no answer yet'}  "
+        f"memory {report['exemplars']} images {report['memory_bytes'] / MEBIBYTE:.2f} MiB  "
+        f"model {model / MEBIBYTE:.2f} MiB"
+    )

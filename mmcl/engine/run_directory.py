@@ -1,0 +1,127 @@
+"""The directory of one run: whose it is, who works in it, and the files that it holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mmcl.engine.versions import write_text
+from mmcl.errors import UserError
+
+COLUMNS = ("task", "stage", "epoch", "metric", "value")
+
+
+class RunDirectory:
+    """One run's files.
+
+    ``identity.json`` says whose directory it is, ``state/`` holds what a resumed run needs, ``metrics.csv`` grows line
+    by line, ``result.json`` is what reports read.
+
+    Args:
+        path: the directory; made when it is claimed.
+        identity: of the run that wants it.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path.absolute(), identity
+        self.state = self.path / "state"
+        self.result = self.path / "result.json"
+
+    def is_finished(self) -> bool:
+        """Whether the run of this identity has been completed here.
+
+        Raises:
+            UserError: the directory belongs to a run of another configuration.
+        """
+        owner = _read_json(self.path / "identity.json").get("identity")
+        if owner not in (None, self.identity):
+            raise UserError(
+                f"{self.path} holds a run of another configuration (identity {owner}, this one is {self.identity}). "
+                "Leave paths.run unset or name an empty directory; nothing was changed"
+            )
+        return _read_json(self.result).get("status") == "finished"
+
+    @contextmanager
+    def claimed(self, config: dict[str, Any], afresh: bool) -> Iterator[None]:
+        """Work in the directory alone; ``afresh`` forgets what an earlier run left.
+
+        Raises:
+            UserError: another process works in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "run.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"another process is working on this run ({self.path}); wait for it or stop it") from error
+        try:
+            if afresh:
+                shutil.rmtree(self.state, ignore_errors=True)
+                for name in ("metrics.csv", "result.json"):
+                    (self.path / name).unlink(missing_ok=True)
+            write_text(self.path / "identity.json", json.dumps({"identity": self.identity, "config": config}, indent=1))
+            yield
+        finally:
+            lock.release()
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Replace ``result.json``."""
+        write_text(self.result, json.dumps(result, indent=1, allow_nan=False))
+
+    def write_confusion(self, readout: str, counts: list[list[int]]) -> None:
+        """Replace ``confusion_<readout>.csv``: a row per true class, a column per answer."""
+        text = io.StringIO()
+        csv.writer(text).writerows(counts)
+        write_text(self.path / f"confusion_{readout}.csv", text.getvalue())
+
+
+class MetricsFile:
+    """``metrics.csv``, which only ever grows: one line per figure, and none twice when a run goes on after a kill."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, ...], float] = {}
+        if path.exists():
+            self._drop_torn_line()
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    self.rows[tuple(row[column] for column in COLUMNS[:-1])] = float(row["value"])
+        else:
+            path.write_text(",".join(COLUMNS) + "\n")
+
+    def append(self, task: int, stage: str, epoch: int | None, figures: dict[str, float]) -> None:
+        """Add figures of an epoch, or of a task's evaluation (``epoch`` None); known ones are left as they are."""
+        with self.path.open("a", newline="") as file:
+            for name, value in figures.items():
+                position = (str(task), stage, "" if epoch is None else str(epoch), name)
+                if position not in self.rows:
+                    self.rows[position] = value
+                    csv.writer(file).writerow([*position, repr(value)])
+
+    def total(self, task: int, stage: str, metric: str) -> tuple[float, int]:
+        """Return the sum of a metric over the epochs of a stage, and how many there are."""
+        values = [v for (t, s, _, m), v in self.rows.items() if (t, s, m) == (str(task), stage, metric)]
+        return sum(values), len(values)
+
+    def _drop_torn_line(self) -> None:
+        """A kill in the middle of a write leaves half a line at the end."""
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            self.path.write_bytes(whole)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}

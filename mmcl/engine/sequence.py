@@ -1,0 +1,165 @@
+"""The journey of a run: tasks, stages, evaluation, and a saved state after each, so that a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from mmcl.benchmarks.base import Benchmark
+from mmcl.engine.evaluation import evaluate
+from mmcl.engine.mirror import Mirror
+from mmcl.engine.progress import Progress
+from mmcl.engine.results import result_of, task_line
+from mmcl.engine.run_directory import MetricsFile, RunDirectory
+from mmcl.engine.stages import fit_stage, forget_checkpoints
+from mmcl.engine.state import SequenceState, StateFile
+from mmcl.engine.trainers import make_trainer
+from mmcl.methods.base import Method
+from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
+from mmcl.protocol import Task
+from mmcl.randomness import key
+
+
+class Sequence:
+    """One method on its way through one benchmark's tasks.
+
+    Args:
+        config: the checked configuration.
+        benchmark: set up.
+        method: freshly built.
+        directory: claimed by this run.
+        command: what to type to get this run again.
+    """
+
+    def __init__(
+        self, config: DictConfig, benchmark: Benchmark, method: Method, directory: RunDirectory, command: str
+    ) -> None:
+        self.config, self.benchmark, self.method = config, benchmark, method
+        self.directory, self.command = directory, command
+        self.writes = rank_zero_only.rank == 0
+        self.state_file = StateFile(directory.state)
+        self.state = self.state_file.load()
+        self.metrics = MetricsFile(directory.path / "metrics.csv") if self.writes else None
+        self.readouts = {name: readout_metrics(benchmark.task_sizes) for name in method.readouts}
+        self.device = make_trainer(config.trainer).strategy.root_device
+        self.began = time.perf_counter() - self.state.wall_seconds
+
+    def run(self) -> None:
+        """Go through all tasks that are not done."""
+        task_count = len(self.benchmark.task_sizes)
+        mirror = Mirror(self.config, self.directory, enabled=self.writes)
+        self._restore()
+        with mirror, Progress(task_count, self.writes, self.config.trainer.progress) as self.progress:
+            for index in range(self.state.task, task_count):
+                task = self.benchmark.task(index)
+                self._run_task(task)
+                self._finish_task(task, mirror)
+        self._write_result("finished")
+
+    def fail(self, message: str) -> None:
+        """Leave a result that says why the run stopped; everything finished so far stays in it."""
+        self._write_result("failed", error=message)
+
+    def _restore(self) -> None:
+        """Bring method and metrics to where the saved state is."""
+        state = self.state
+        for name, counts in state.readouts.items():
+            load_state(self.readouts[name], counts, self.writes)
+        if state.method is None:
+            return
+        inside_task = state.stages_done > 0
+        for index in range(state.task + inside_task):
+            self._grow(self.benchmark.task(index))
+        self.method.load_state_dict(state.method)
+        self.state.method = None
+
+    def _grow(self, task: Task) -> None:
+        torch.manual_seed(key(self.config.seed, task.index, "grow"))
+        self.method.grow(task)
+
+    def _run_task(self, task: Task) -> None:
+        """Train all stages that are not done, then consolidate."""
+        method, state = self.method, self.state
+        if state.stages_done == 0:
+            self._grow(task)
+            method.to(self.device)
+            torch.manual_seed(key(self.config.seed, task.index, "begin"))
+            method.begin_task(task)
+        for number, stage in enumerate(method.stages(task)):
+            if number < state.stages_done:
+                continue
+            fit_stage(
+                method,
+                self.benchmark,
+                task,
+                stage,
+                seed=self.config.seed,
+                trainer_config=self.config.trainer,
+                folder=self.directory.state,
+                metrics=self.metrics,
+                progress=self.progress,
+            )
+            state.stages_done = number + 1
+            self._save()
+            if self.writes:
+                forget_checkpoints(self.directory.state, task, stage)
+        method.to(self.device).eval()
+        torch.manual_seed(key(self.config.seed, task.index, "end"))
+        method.end_task(task)
+
+    def _finish_task(self, task: Task, mirror: Mirror) -> None:
+        """Evaluate, print the task's line, and save what the next task begins with."""
+        evaluate(self.method, self.benchmark, task, self.readouts, self.config.trainer)
+        state = self.state
+        state.bytes.append({"task": task.index, **asdict(self.method.byte_report())})
+        state.readouts = {name: synced_state(metrics) for name, metrics in self.readouts.items()}
+        state.task, state.stages_done = task.index + 1, 0
+        values = {name: figures(metrics) for name, metrics in self.readouts.items()}
+        accuracies = {name: value["accuracy_curve"][task.index] for name, value in values.items()}  # type: ignore[index]
+        if self.metrics is not None:
+            flat = {f"{name}/accuracy": value for name, value in accuracies.items() if value is not None}
+            self.metrics.append(task.index, "evaluation", None, flat)
+            mirror.log(self.metrics, task)
+        self.progress.say(task_line(task, len(self.benchmark.task_sizes), accuracies, state.bytes[-1]))
+        self._save()
+        self._write_result("running")
+
+    def _save(self) -> None:
+        """Save the state; only the first process writes."""
+        if not self.writes:
+            return
+        self.state.wall_seconds = time.perf_counter() - self.began
+        self.state.method = {name: _on_cpu(value) for name, value in self.method.state_dict().items()}
+        self.state_file.save(self.state)
+        self.state.method = None
+
+    def _write_result(self, status: str, error: str | None = None) -> None:
+        """Write ``result.json`` and the confusion matrices of the latest task. All processes must call."""
+        values = {name: figures(metrics) for name, metrics in self.readouts.items()}
+        confusions = {name: confusion_matrix(metrics) for name, metrics in self.readouts.items()}
+        if not self.writes or self.metrics is None:
+            return
+        result: dict[str, Any] = result_of(
+            status=status,
+            error=error,
+            identity=self.directory.identity,
+            config=OmegaConf.to_container(self.config, resolve=True),  # type: ignore[arg-type]
+            command=self.command,
+            benchmark=self.benchmark,
+            readouts=values,
+            byte_reports=self.state.bytes,
+            metrics=self.metrics,
+            wall_seconds=time.perf_counter() - self.began,
+        )
+        self.directory.write_result(result)
+        for name, counts in confusions.items():
+            self.directory.write_confusion(name, counts.tolist())
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,75 @@
+"""One stage: a fresh trainer, our order of samples, and a resume from the last good epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning import Callback
+from omegaconf import DictConfig
+
+from mmcl.benchmarks.base import Benchmark
+from mmcl.engine.progress import Progress
+from mmcl.engine.run_directory import MetricsFile
+from mmcl.engine.trainers import EpochCheckpoints, EpochFigures, Figures, SameBuffers, SeedEpochs, make_trainer
+from mmcl.engine.versions import Versions
+from mmcl.methods.base import Method
+from mmcl.protocol import Stage, Task
+
+
+def fit_stage(
+    method: Method,
+    benchmark: Benchmark,
+    task: Task,
+    stage: Stage,
+    *,
+    seed: int,
+    trainer_config: DictConfig,
+    folder: Path,
+    metrics: MetricsFile | None,
+    progress: Progress,
+) -> None:
+    """Train a method through one stage, from its beginning or from the last good checkpoint of an earlier start.
+
+    Args:
+        method: has begun the task; trained in place.
+        benchmark: serves the stage's samples.
+        task: the stage's task.
+        stage: what to train on, how long and how.
+        seed: of the run.
+        trainer_config: the ``trainer`` group.
+        folder: where checkpoints inside the stage go; empty again when the stage is done.
+        metrics: gets the figures of every epoch; None on processes that write nothing.
+        progress: is told of every epoch.
+    """
+    draw = (seed, task.index, stage.name)
+
+    def report(epoch: int, figures: Figures) -> None:
+        if metrics is not None:
+            metrics.append(task.index, stage.name, epoch, figures)
+        progress.epoch_done(task, stage, epoch, figures)
+
+    method.begin_stage(stage, task)
+    if stage.schedule.epochs and len(stage.samples):
+        checkpoints = Versions(folder, f"task{task.index:03d}-{stage.name}")
+        last = checkpoints.newest()
+        benchmark.serve_training(stage.samples, stage.schedule.batch_size, draw)
+        watchers: list[Callback] = [
+            SeedEpochs(*draw),
+            EpochFigures(f"task {task.index}, stage {stage.name}", report),
+            SameBuffers(),
+            EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs),
+        ]
+        trainer = make_trainer(trainer_config, stage.schedule.epochs, watchers)
+        if trainer_config.compile:
+            method.compile_backbones()
+        device = trainer.strategy.root_device
+        # Lightning keeps the modes that it finds, and the task before ended in eval mode.
+        method.train()
+        trainer.fit(method, datamodule=benchmark, ckpt_path=None if last is None else str(last), weights_only=True)
+        method.to(device)
+    method.end_stage(stage, task)
+
+
+def forget_checkpoints(folder: Path, task: Task, stage: Stage) -> None:
+    """Delete the checkpoints inside a stage that the saved sequence state has overtaken."""
+    Versions(folder, f"task{task.index:03d}-{stage.name}").clear()

@@ -1,0 +1,88 @@
+"""Files that are whole or not there: written aside and renamed; and versions whose names carry the digest of their content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmcl.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def whole_file(part: Path) -> Iterator[Path]:
+    """Guard the writing of a temporary file that is renamed when it is whole; it vanishes if anything fails.
+
+    Raises:
+        UserError: the disk is full; what was there before is untouched.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left while writing in {part.parent}. What was saved before is intact: free some space and type the "
+                "same command again to go on"
+            ) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file, whole or not at all."""
+    with whole_file(path.with_name(f".{path.name}.part")) as part:
+        part.write_text(text)
+        os.replace(part, path)
+
+
+class Versions:
+    """Successive versions of one file. The newest good one is read; a damaged one is named and passed over.
+
+    Args:
+        folder: where they lie.
+        stem: beginning of their names, followed by number and digest.
+        keep: how many stay when a new one is written.
+    """
+
+    def __init__(self, folder: Path, stem: str, keep: int = 2) -> None:
+        self.folder, self.stem, self.keep = folder, stem, keep
+
+    def write(self, number: int, save: Callable[[Path], None]) -> None:
+        """Let ``save`` write version ``number``, whole or not at all; versions beyond ``keep`` are deleted."""
+        with whole_file(self.folder / f".{self.stem}.part") as part:
+            save(part)
+            os.replace(part, self.folder / f"{self.stem}-{number:06d}-{_digest(part)}.pt")
+        for old in self._newest_first()[self.keep :]:
+            old.unlink()
+
+    def newest(self) -> Path | None:
+        """Return the path of the newest version whose content has its digest, or None."""
+        for path in self._newest_first():
+            if path.stem.rsplit("-", 1)[1] == _digest(path):
+                return path
+            log.warning("%s is damaged; falling back to the version before", path)
+        return None
+
+    def clear(self) -> None:
+        """Delete all versions."""
+        for path in self._newest_first():
+            path.unlink()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.stem}-*.pt"), reverse=True)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,18 @@
+"""Errors that a user can mend. Entry points print them without a traceback and exit with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: says what is wrong, what was expected and what to type next."""
+
+    exit_code = 2
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of the known words, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,178 @@
+"""What a method is: a LightningModule with a few words about tasks. The engine calls them in this order.
+
+For each task: ``grow`` (structure), ``begin_task`` (preparation), each of ``stages`` (one training pass), ``end_task``
+(consolidate, write memory); then every readout of ``scores`` is evaluated on all classes seen so far. A resumed run
+replays ``grow`` and loads the ``state_dict``; so everything that matters is in there, as tensors and plain types.
+A method never touches loggers, files or process groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from mmcl.backbones.freezing import restore_frozen_modes, trainable_parameters
+from mmcl.backbones.split import SplitBackbone
+from mmcl.config.schema import ComponentConfig
+from mmcl.errors import UserError
+from mmcl.memory.accounting import ByteReport
+from mmcl.memory.herding import Selector
+from mmcl.memory.quota import Quota
+from mmcl.protocol import Batch, Schedule, Stage, Task
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a run gives its method beside the method's own configuration.
+
+    Attributes:
+        make_backbone: builds a freshly initialised backbone.
+        quota: how many samples of a class may be kept.
+        select: which ones.
+        seed: keys every random choice that the method makes.
+        task_count: length of the sequence.
+        image_bytes: bytes of one image in the papers' accounting.
+    """
+
+    make_backbone: Callable[[], SplitBackbone]
+    quota: Quota
+    select: Selector
+    seed: int
+    task_count: int
+    image_bytes: int
+
+
+class Method(LightningModule):
+    """Base of all methods. A subclass says how it grows, trains, consolidates and answers.
+
+    Attributes:
+        Config: dataclass of the method's keys.
+        readouts: names of the ways in which :meth:`scores` may answer.
+        growth: how the papers' accounting counts its backbone (see ``mmcl.memory.accounting.counted_parameters``).
+    """
+
+    Config: ClassVar[type] = ComponentConfig
+    readouts: ClassVar[tuple[str, ...]] = ()
+    growth: ClassVar[str] = "single"
+
+    def __init__(self, config: Any, ingredients: Ingredients) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        self.ingredients = ingredients
+        self.stage: Stage | None = None
+        self._loss_sums: dict[str, Tensor] = {}
+        self._loss_count = 0
+
+    # ------------------------------------------------------------------ the words of a sequence
+
+    def grow(self, task: Task) -> None:
+        """Change the structure for a task: new heads, new blocks, teachers. No data is looked at."""
+
+    def begin_task(self, task: Task) -> None:
+        """Prepare for a task after :meth:`grow`, on the device of the run."""
+
+    def stages(self, task: Task) -> list[Stage]:
+        """Return the training passes of a task, in order; the same list whenever it is asked."""
+        return []
+
+    def begin_stage(self, stage: Stage, task: Task) -> None:
+        """Prepare for a training pass; also called when it is resumed."""
+        self.stage = stage
+
+    def end_stage(self, stage: Stage, task: Task) -> None:
+        """Finish a training pass, after its last epoch."""
+
+    def end_task(self, task: Task) -> None:
+        """Consolidate after the last stage and write the memory, on the device of the run."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the named terms whose sum is minimised, each a mean over the batch."""
+        raise NotImplementedError
+
+    def scores(self, images: Tensor) -> dict[str, Tensor]:
+        """Return for each readout the scores of all seen classes ``(B, seen)``; larger is likelier."""
+        raise NotImplementedError
+
+    def byte_report(self) -> ByteReport:
+        """Count the bytes of what is kept: measured, and by the papers' accounting."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ Lightning
+
+    def train(self, mode: bool = True) -> Method:
+        """Set the mode of everything that is not frozen."""
+        super().train(mode)
+        restore_frozen_modes(self)
+        return self
+
+    def stage_parameters(self) -> list[nn.Parameter]:
+        """Return what the current stage optimises: everything that is not frozen."""
+        return list(trainable_parameters(self))
+
+    def configure_optimizers(self) -> Any:
+        """Return a fresh optimiser for the current stage and the schedule of its learning rate, stepped each epoch."""
+        assert self.stage is not None
+        optimizer, scheduler = sgd(self.stage_parameters(), self.stage.schedule)
+        return [optimizer], [scheduler]
+
+    def training_step(self, block: Iterable[Batch], block_index: int) -> None:
+        """Take one optimiser step for each batch of a block."""
+        optimizer = self.optimizers()
+        for batch in block:
+            terms = self.losses(batch)
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(torch.stack(list(terms.values())).sum() * batch.share)
+            optimizer.step()  # type: ignore[union-attr]
+            self._account(terms, len(batch.labels))
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the sums of the epoch's losses."""
+        self._loss_sums, self._loss_count = {}, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Advance the learning rate."""
+        self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
+
+    def test_step(self, batch: Batch, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return (scores of each readout, labels)."""
+        return self.scores(batch.images), batch.labels
+
+    # ------------------------------------------------------------------ losses of an epoch, kept on the device
+
+    def _account(self, terms: dict[str, Tensor], count: int) -> None:
+        for name, value in terms.items():
+            total = self._loss_sums.get(name)
+            self._loss_sums[name] = value.detach() * count if total is None else total.add_(value.detach(), alpha=count)
+        self._loss_count += count
+
+    def epoch_loss_sums(self) -> tuple[dict[str, Tensor], int]:
+        """Return this process's sums of the epoch's losses over samples, and the number of samples."""
+        return self._loss_sums, self._loss_count
+
+
+def sgd(parameters: list[nn.Parameter], schedule: Schedule) -> tuple[Optimizer, LRScheduler]:
+    """Build SGD with momentum over the parameters and its schedule over epochs.
+
+    ``multistep`` multiplies the rate by ``lr_decay`` after each milestone; ``cosine`` goes to 0 over ``t_max`` epochs
+    (null: over all epochs of the stage).
+
+    Raises:
+        UserError: an unknown scheduler.
+    """
+    on_gpu = all(parameter.is_cuda for parameter in parameters)
+    optimizer = SGD(
+        parameters, schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=on_gpu or None
+    )
+    if schedule.scheduler == "multistep":
+        return optimizer, MultiStepLR(optimizer, schedule.milestones, schedule.lr_decay)
+    if schedule.scheduler == "cosine":
+        return optimizer, CosineAnnealingLR(optimizer, schedule.t_max or schedule.epochs)
+    raise UserError(f"scheduler={schedule.scheduler!r}: expected multistep or cosine")

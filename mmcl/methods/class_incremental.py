@@ -1,0 +1,144 @@
+"""What the class-incremental methods share: one network with a growing head, one stage per task, a memory to replay.
+
+The baselines' settings are those of PyCIL, which the tables of MEMO's paper and of the survey "Class-Incremental
+Learning" (Zhou et al., TPAMI 2024) come from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mmcl.backbones.freezing import freeze
+from mmcl.backbones.plain import PlainNetwork
+from mmcl.config.schema import ComponentConfig, Schedule, setting
+from mmcl.memory.accounting import ByteReport
+from mmcl.memory.nearest_mean import NearestMean
+from mmcl.memory.row_store import RowStore
+from mmcl.methods.base import Ingredients, Method
+from mmcl.protocol import Samples, Stage, Task
+
+Encoder = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class ClassIncrementalConfig(ComponentConfig):
+    """Keys that every class-incremental method has."""
+
+    first_task: Schedule = setting("How the first task is trained.")
+    later_tasks: Schedule = setting("How every later task is trained.")
+
+
+class ClassIncremental(Method):
+    """A network whose head grows with the classes, trained in one stage per task on the new classes alone."""
+
+    Config: ClassVar[type] = ClassIncrementalConfig
+    readouts: ClassVar[tuple[str, ...]] = ("cnn",)
+    network: Any
+
+    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+        super().__init__(config, ingredients)
+        self.known = 0
+        self.network = self.make_network()
+
+    def make_network(self) -> nn.Module:
+        """Build the network before the first task."""
+        return PlainNetwork(self.ingredients.make_backbone())
+
+    def grow(self, task: Task) -> None:
+        """Widen the head to all seen classes."""
+        self.known = task.known
+        self.network.expand(task.seen)
+
+    def stages(self, task: Task) -> list[Stage]:
+        """Train once, on :meth:`training_samples`."""
+        schedule = self.config.first_task if task.index == 0 else self.config.later_tasks
+        return [Stage("representation", self.training_samples(task), schedule)]
+
+    def training_samples(self, task: Task) -> Samples:
+        """Return what the representation is trained on."""
+        return task.train
+
+    def scores(self, images: Tensor) -> dict[str, Tensor]:
+        """Classify by the largest logit (``cnn``)."""
+        return {"cnn": self.network(images).logits}
+
+    def byte_report(self) -> ByteReport:
+        """Count the network's bytes."""
+        return ByteReport.measure(self.network, image_bytes=self.ingredients.image_bytes)
+
+
+class ReplayMethod(ClassIncremental):
+    """Keeps exemplars of old classes, trains on them beside the new data, and classifies by nearest mean, too."""
+
+    readouts: ClassVar[tuple[str, ...]] = ("cnn", "nme")
+
+    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+        super().__init__(config, ingredients)
+        self.memory = RowStore()
+        self.nearest_mean = NearestMean()
+
+    def training_samples(self, task: Task) -> Samples:
+        """Return the new classes' data, followed by the memory (by class, in rank order)."""
+        return self.memory.join_after(task.train)
+
+    def end_task(self, task: Task) -> None:
+        """Shrink every old class to its share of the memory, select rows of the new ones, renew the class means."""
+        per_class = self.ingredients.quota.per_class(task.seen)
+        self.memory.keep_first(per_class)
+        features = encode(self.network, task, task.train, self.device)
+        self.memory.append(task.train.select(self.ingredients.select(features, task.train.labels, per_class)))
+        kept = self.memory.join_after(task.train.select(torch.arange(0)))
+        self.nearest_mean.renew(encode(self.network, task, kept, self.device), kept.labels, task.seen)
+
+    def scores(self, images: Tensor) -> dict[str, Tensor]:
+        """Classify by the largest logit (``cnn``) and by the nearest class mean of the memory (``nme``)."""
+        output = self.network(images)
+        return {"cnn": output.logits, "nme": self.nearest_mean(output.features)}
+
+    def byte_report(self) -> ByteReport:
+        """Count the bytes of network and memory."""
+        return ByteReport.measure(self.network, image_bytes=self.ingredients.image_bytes, memory=self.memory)
+
+
+class DistillationMethod(ReplayMethod):
+    """A replay method that holds a frozen copy of the network of the task before."""
+
+    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+        super().__init__(config, ingredients)
+        self.teacher: PlainNetwork | None = None
+
+    def grow(self, task: Task) -> None:
+        """Copy the network before its head grows."""
+        if task.index:
+            self.teacher = copy.deepcopy(self.network)
+            freeze(self.teacher)
+        super().grow(task)
+
+    def byte_report(self) -> ByteReport:
+        """Count the bytes of network, memory and teacher."""
+        return ByteReport.measure(
+            self.network, image_bytes=self.ingredients.image_bytes, memory=self.memory, teacher=self.teacher
+        )
+
+    @torch.no_grad()
+    def logits_old(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits of the old classes, ``(B, known)``."""
+        assert self.teacher is not None
+        logits: Tensor = self.teacher(images).logits
+        return logits
+
+
+@torch.no_grad()
+def encode(network: nn.Module, task: Task, samples: Samples, device: torch.device) -> Tensor:
+    """Return the network's features ``(N, D)`` of samples in evaluation mode, under the test transform."""
+    training = network.training
+    network.eval()
+    parts = [network(batch.images).features.float() for batch in task.plain_batches(samples, device)]
+    network.train(training)
+    return torch.cat(parts) if parts else torch.zeros(0, 0, device=device)

@@ -1,0 +1,54 @@
+"""WA: replay, distillation, and weight aligning of the classifier after each task.
+
+Zhao, Xiao, Gan, Zhang, Xia, "Maintaining Discrimination and Fairness in Class Incremental Learning", CVPR 2020, with
+PyCIL's settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcl.backbones.heads import GrowingLinear, align_weights
+from mmcl.config.schema import setting
+from mmcl.methods.class_incremental import ClassIncrementalConfig, DistillationMethod
+from mmcl.methods.losses import distillation_loss, old_share
+from mmcl.protocol import Batch, Stage, Task
+
+
+@dataclass
+class WaConfig(ClassIncrementalConfig):
+    """Keys of WA."""
+
+    temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. PyCIL: 2.")
+
+
+class Wa(DistillationMethod):
+    """(1 - s) cross-entropy + s distillation, s the share of old classes; then equal mean norms of old and new rows."""
+
+    Config: ClassVar[type] = WaConfig
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return cross-entropy and, from the second task on, distillation, weighted by the share of old classes."""
+        logits = self.network(batch.images).logits
+        classification = F.cross_entropy(logits, batch.labels)
+        if not self.known:
+            return {"classification": classification}
+        share = old_share(self.known, logits.shape[1])
+        distillation = distillation_loss(logits, self.logits_old(batch.images), self.config.temperature)
+        return {"classification": (1 - share) * classification, "distillation": share * distillation}
+
+    def end_stage(self, stage: Stage, task: Task) -> None:
+        """Align the new classes' weights."""
+        align_head(self.network.head, task)
+
+
+@torch.no_grad()
+def align_head(head: GrowingLinear, task: Task) -> None:
+    """Align the rows of a task's new classes with the old ones; the first task has nothing to align with."""
+    if task.known:
+        head.weight.copy_(align_weights(head.weight, task.size)[0])

@@ -1,0 +1,117 @@
+"""Run every row of a table and set the results beside the printed values."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mmcl.report.comparison import Overrides, compare
+from mmcl.report.console import show
+from mmcl.report.page import write_page
+from mmcl.report.store import Result, find_results
+from mmcl.report.tables import Table, load_table
+
+INTERRUPTED = 130
+SECONDS_TO_STOP = 30
+
+
+class RunFailedError(Exception):
+    """A run of a row did not leave a finished result."""
+
+
+def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: Path | str) -> int:
+    """Run all rows of a table, print ours beside printed, write ``report_<table>.html`` to ``runs_dir``.
+
+    A failed row is reported and does not stop the others. Finished runs return at once, so that the same
+    command continues an interrupted reproduction.
+
+    Args:
+        table_path: file of a table, or the name of a shipped one.
+        extra_overrides: typed after the overrides of every row, such as ``trainer=cpu``.
+        runs_dir: folder below which runs get their directories.
+
+    Returns:
+        0 when every row ran, 1 when one failed, 130 when interrupted.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
+    table = load_table(table_path)
+    console = Console()
+    produced: dict[Overrides, Result] = {}
+    failures: list[str] = []
+    code = 0
+    try:
+        _run_rows(table, extra_overrides, Path(runs_dir).expanduser(), produced, failures, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command continues here.", style="yellow")
+        code = INTERRUPTED
+    compared = compare(table, produced.get)
+    show(compared, console)
+    for failure in failures:
+        _say(console, f"failed: {failure}", style="red")
+    path = Path(runs_dir).expanduser() / f"report_{table.name.replace('/', '_')}.html"
+    write_page([compared], list(produced.values()), path, problems=failures)
+    _say(console, f"report: {path}")
+    return code or int(bool(failures))
+
+
+def _run_rows(
+    table: Table,
+    extra_overrides: Sequence[str],
+    runs_dir: Path,
+    produced: dict[Overrides, Result],
+    failures: list[str],
+    console: Console,
+) -> None:
+    wanted = list(dict.fromkeys(overrides for row in table.rows for overrides in row.runs))
+    for index, overrides in enumerate(wanted):
+        arguments = [*overrides, *extra_overrides, f"paths.runs={runs_dir}"]
+        command = f"python -m mmcl.run {shlex.join(arguments)}"
+        _say(console, f"[{index + 1}/{len(wanted)}] {command}", style="bold")
+        try:
+            produced[overrides] = _run(arguments, console)
+        except RunFailedError as error:
+            failures.append(f"{command}: {error}")
+
+
+def _run(arguments: Sequence[str], console: Console) -> Result:
+    """Run ``python -m mmcl.run`` in a process of its own and read the result that its last line names."""
+    last_line = ""
+    command = [sys.executable, "-m", "mmcl.run", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout or ():
+                last_line = line.strip() or last_line
+                _say(console, line.rstrip())
+            process.wait()
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
+    if process.returncode != 0:
+        raise RunFailedError(f"exit code {process.returncode}")
+    path = Path(last_line)
+    results, problems = find_results(path.parent) if path.name == "result.json" else ([], [])
+    for result in results:
+        if result.path == path and result.finished:
+            return result
+    raise RunFailedError("; ".join(problems) or f"named no finished result.json, but {last_line!r}")
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    """Print a line as it is, so that paths and commands can be copied."""
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Wait for a process that got the same interrupt from the terminal; end it if it does not."""
+    try:
+        process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()

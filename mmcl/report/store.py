@@ -1,0 +1,175 @@
+"""The result store: every ``result.json`` below a folder, checked. Stores merge by copying folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = 1
+KINDS: dict[str, type] = {
+    "status": str,
+    "identity": str,
+    "config": dict,
+    "command": str,
+    "readouts": dict,
+    "task_sizes": list,
+    "class_names": list,
+    "bytes": list,
+    "timing": dict,
+    "provenance": dict,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one run left behind. Accuracies are fractions.
+
+    Attributes:
+        path: the ``result.json``.
+        status: ``finished``, ``running`` or ``failed``.
+        identity: hash of what decides the figures.
+        config: the resolved configuration.
+        command: the command that made it.
+        readouts: figures of each readout.
+        task_sizes: new classes of each task.
+        class_names: names in class order.
+        bytes_per_task: bytes of model and memory after each task.
+        timing: wall time, and seconds and images per second of each stage.
+        provenance: commit, versions, hardware, date, seed.
+        confusions: counts ``(C, C)`` of each readout after the last task, true class by predicted class.
+    """
+
+    path: Path
+    status: str
+    identity: str
+    config: Mapping[str, Any]
+    command: str
+    readouts: Mapping[str, Mapping[str, Any]]
+    task_sizes: tuple[int, ...]
+    class_names: tuple[str, ...]
+    bytes_per_task: tuple[Mapping[str, Any], ...]
+    timing: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    confusions: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end."""
+        return self.status == "finished"
+
+    def name_of(self, group: str) -> str:
+        """Return the name of a config group's choice (``method``, ``benchmark``, ``backbone``), or ``?``."""
+        node = self.config.get(group)
+        return str(node.get("name", "?")) if isinstance(node, Mapping) else "?"
+
+    @property
+    def label(self) -> str:
+        """Method, benchmark with its split, and seed in one line."""
+        benchmark = self.config.get("benchmark")
+        sizes = benchmark if isinstance(benchmark, Mapping) else {}
+        split = f" B{sizes.get('base')} Inc{sizes['increment']}" if sizes.get("increment") else ""
+        seed = self.config.get("seed", "?")
+        return f"{self.name_of('method')} on {self.name_of('benchmark')}{split}, seed {seed}"
+
+
+def find_results(root: Path | str) -> tuple[list[Result], list[str]]:
+    """Read every ``result.json`` below a folder, oldest first.
+
+    Returns:
+        The results, and one line for each file that was skipped: half-written, foreign or of another layout.
+    """
+    results: list[Result] = []
+    problems: list[str] = []
+    for path in sorted(Path(root).expanduser().rglob("result.json")):
+        try:
+            result = read_result(path)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: skipped: {error}")
+            continue
+        confusions, unreadable = _read_confusions(result)
+        results.append(Result(**{**vars(result), "confusions": confusions}))
+        problems += unreadable
+    return sorted(results, key=lambda result: str(result.provenance.get("date", ""))), problems
+
+
+def read_result(path: Path | str) -> Result:
+    """Read one ``result.json``, without the confusion matrices beside it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON, or not of this layout.
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ValueError(f"expected a result of schema {SCHEMA}")
+    for key, kind in KINDS.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"key '{key}': expected {kind.__name__}, got {type(content.get(key)).__name__}")
+    for readout, figures in content["readouts"].items():
+        _check_figures(readout, figures)
+    return Result(
+        path=Path(path),
+        status=content["status"],
+        identity=content["identity"],
+        config=content["config"],
+        command=content["command"],
+        readouts=content["readouts"],
+        task_sizes=tuple(content["task_sizes"]),
+        class_names=tuple(str(name) for name in content["class_names"]),
+        bytes_per_task=tuple(entry for entry in content["bytes"] if isinstance(entry, dict)),
+        timing=content["timing"],
+        provenance=content["provenance"],
+    )
+
+
+def _check_figures(readout: str, figures: Any) -> None:
+    """Refuse figures whose kinds would break a table or a picture later."""
+    if not isinstance(figures, dict):
+        raise ValueError(f"readout '{readout}': expected figures, got {type(figures).__name__}")
+    for name, value in figures.items():
+        where = f"readout '{readout}': {name}"
+        if name.endswith("_matrix"):
+            _check_matrix(value, where)
+        elif name.endswith("_curve"):
+            _check_numbers(value, where)
+        else:
+            _check_numbers([value], where)
+
+
+def _check_matrix(value: Any, where: str) -> None:
+    if not isinstance(value, list) or len({len(row) if isinstance(row, list) else -1 for row in value}) > 1:
+        raise ValueError(f"{where}: expected rows of one length")
+    for row in value:
+        _check_numbers(row, where)
+
+
+def _check_numbers(values: Any, where: str) -> None:
+    if not isinstance(values, list) or not all(
+        value is None or isinstance(value, (int, float)) for value in values
+    ):
+        raise ValueError(f"{where}: expected numbers")
+
+
+def _read_confusions(result: Result) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    confusions: dict[str, NDArray[np.int64]] = {}
+    problems: list[str] = []
+    for readout in result.readouts:
+        path = result.path.parent / f"confusion_{readout}.csv"
+        if not path.is_file():
+            continue
+        try:
+            counts = np.loadtxt(path, delimiter=",", dtype=np.int64, ndmin=2)
+        except ValueError as error:
+            problems.append(f"{path}: skipped: {error}")
+            continue
+        if counts.shape[0] != counts.shape[1]:
+            problems.append(f"{path}: skipped: expected a square matrix, got {counts.shape}")
+            continue
+        confusions[readout] = counts
+    return confusions, problems

@@ -1,0 +1,207 @@
+"""Tables of papers as data: rows, the overrides that produce each, printed values and their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmcl.config.locate import shipped_folder
+from mmcl.errors import UserError, nearest
+
+PERCENT_FIGURES = ("average_incremental_accuracy", "last_accuracy", "forgetting", "top5_average", "top5_last")
+CURVE_FIGURES = ("accuracy_curve",)
+SWEEP_FIGURES = ("auc_average", "auc_last", "apm_start", "apm_end")
+FIGURES = (*PERCENT_FIGURES, *CURVE_FIGURES, *SWEEP_FIGURES)
+SOURCES = ("paper", "survey", "log", "plot", "unverified")
+
+Printed = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One memory budget of a sweep.
+
+    Attributes:
+        memory_mb: budget in MB as the paper's axis prints it.
+        overrides: overrides of the run at this budget.
+    """
+
+    memory_mb: float
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a single run, a sweep over budgets, or a printed value alone.
+
+    Attributes:
+        label: name of the row.
+        overrides: overrides of the run; ``None`` for a printed value that no run produces.
+        readout: readout whose figures the row shows.
+        printed: printed figures: percent, curves as tuples of percent, areas in fraction times MB, ratios in
+            percent per MB.
+        source: where the printed figures are from, one of ``SOURCES``; ``None`` when nothing is printed.
+        sweep: budgets of a sweep; empty for a single run.
+        note: what a reader should know about this row.
+    """
+
+    label: str
+    overrides: tuple[str, ...] | None
+    readout: str
+    printed: Mapping[str, Printed]
+    source: str | None = None
+    sweep: tuple[SweepPoint, ...] = ()
+    note: str = ""
+
+    @property
+    def runs(self) -> tuple[tuple[str, ...], ...]:
+        """Overrides of every run that the row needs; empty for a printed value alone."""
+        if self.sweep:
+            return tuple(point.overrides for point in self.sweep)
+        return () if self.overrides is None else (self.overrides,)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of a paper as data.
+
+    Attributes:
+        name: file name without suffix, below ``experiments/`` (``memo/cifar100_b0_inc10``).
+        title: what it compares, in one line.
+        paper: the work that the setting is from.
+        source: number of the printed table or figure, or where else the values stand.
+        tolerance: allowed difference in percentage points; of areas and ratios, in percent of the print.
+        cost: what it takes to run all rows.
+        data: data sets needed; empty when all is embedded.
+        rows: the rows in printed order.
+        notes: what a reader should know before comparing.
+    """
+
+    name: str
+    title: str
+    paper: str
+    source: str
+    tolerance: float
+    cost: str
+    data: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: str = ""
+
+
+def find_tables() -> list[Path]:
+    """Return the files of all shipped tables, sorted by name."""
+    return sorted(shipped_folder("experiments").rglob("*.yaml"))
+
+
+def load_table(path: Path | str) -> Table:
+    """Read a table from a YAML file, or a shipped one by name (``quick``, ``memo/cifar100_b0_inc10``).
+
+    Raises:
+        UserError: no such table, not YAML, an unknown or missing key, or a value of the wrong kind.
+    """
+    file = _find(path)
+    try:
+        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {error}") from error
+    where = str(file)
+    keys = _checked(Table, node, where, given=("name",))
+    keys["tolerance"] = _number(keys["tolerance"], f"{where}: tolerance")
+    keys["data"] = _strings(keys["data"], f"{where}: data")
+    if not isinstance(keys["rows"], list) or not keys["rows"]:
+        raise UserError(f"{where}: rows: expected a list of at least one row")
+    keys["rows"] = tuple(_row(row, f"{where}: rows[{index}]") for index, row in enumerate(keys["rows"]))
+    return Table(name=_name(file), **keys)
+
+
+def _find(path: Path | str) -> Path:
+    shipped = {_name(file): file for file in find_tables()}
+    if str(path) in shipped:
+        return shipped[str(path)]
+    if Path(path).is_file():
+        return Path(path)
+    raise UserError(
+        f"no table '{path}'.{nearest(str(path), shipped)}\nTables: {', '.join(shipped)}; or name a file."
+    )
+
+
+def _name(file: Path) -> str:
+    folder = shipped_folder("experiments")
+    relative = (
+        file.resolve().relative_to(folder) if file.resolve().is_relative_to(folder) else Path(file.name)
+    )
+    return relative.with_suffix("").as_posix()
+
+
+def _row(node: Any, where: str) -> Row:
+    keys = _checked(Row, node, where)
+    if keys["overrides"] is not None:
+        keys["overrides"] = _strings(keys["overrides"], f"{where}: overrides")
+    keys["sweep"] = tuple(
+        _point(point, f"{where}: sweep[{i}]") for i, point in enumerate(keys.get("sweep", ()))
+    )
+    if keys["sweep"] and keys["overrides"] is not None:
+        raise UserError(f"{where}: a row has overrides or a sweep, not both. Set overrides: null")
+    if not isinstance(keys["printed"], dict):
+        raise UserError(f"{where}: printed: expected figures such as {{last_accuracy: 61.98}}, or {{}}")
+    keys["printed"] = {
+        name: _printed(name, value, f"{where}: printed") for name, value in keys["printed"].items()
+    }
+    if keys["printed"] and keys.get("source") not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise UserError(
+            f"{where}: source: {keys.get('source')!r} is not one of {known}. Say where the values are from."
+        )
+    return Row(**keys)
+
+
+def _point(node: Any, where: str) -> SweepPoint:
+    keys = _checked(SweepPoint, node, where)
+    memory_mb = _number(keys["memory_mb"], f"{where}: memory_mb")
+    return SweepPoint(memory_mb, _strings(keys["overrides"], f"{where}: overrides"))
+
+
+def _printed(name: str, value: Any, where: str) -> Printed:
+    if name not in FIGURES:
+        raise UserError(
+            f"{where}: unknown figure '{name}'.{nearest(str(name), FIGURES)}\nFigures: {', '.join(FIGURES)}"
+        )
+    if name not in CURVE_FIGURES:
+        return _number(value, f"{where}: {name}")
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {name}: expected a list with one percentage per task, got {value!r}")
+    return tuple(_number(entry, f"{where}: {name}[{task}]") for task, entry in enumerate(value))
+
+
+def _checked(kind: type[Any], node: Any, where: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a mapping whose keys are those of the dataclass; ``given`` are set by the caller instead."""
+    known = {entry.name: entry for entry in fields(kind) if entry.name not in given}
+    if not isinstance(node, dict):
+        raise UserError(f"{where}: expected keys {', '.join(known)}; got {node!r}")
+    for key in node:
+        if key not in known:
+            raise UserError(
+                f"{where}: unknown key '{key}'.{nearest(str(key), known)}\nKeys: {', '.join(known)}"
+            )
+    for key, entry in known.items():
+        if key not in node and entry.default is MISSING:
+            raise UserError(f"{where}: key '{key}' is missing. Keys: {', '.join(known)}")
+    return dict(node)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{where}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise UserError(
+            f"{where}: expected a list of strings such as [+method=memo, seed=1993], got {value!r}"
+        )
+    return tuple(value)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from mmcl.backbones import unshared
+from mmcl.backbones.cifar_resnet import cifar_resnet
+from mmcl.backbones.imagenet_resnet import imagenet_resnet
+from mmcl.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
+PARAMETERS = {
+    "conv2": (1_920, 37_056),
+    "resnet14": (42_320, 129_536),
+    "resnet20": (65_552, 203_520),
+    "resnet26": (88_784, 277_504),
+    "resnet32": (112_016, 351_488),
+    "conv4": (314_880, 591_360),
+    "resnet10_imagenet": (1_232_704, 3_673_088),
+    "resnet18": (2_782_784, 8_393_728),
+    "resnet26_imagenet": (3_444_032, 10_502_144),
+    "resnet34": (8_170_304, 13_114_368),
+    "resnet50": (8_543_296, 14_964_736),
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_builds_the_counted_backbone(path: Path) -> None:
+    with torch.device("meta"):
+        backbone = instantiate(OmegaConf.load(path))
+    counts = [
+        sum(tensor.numel() for tensor in part.parameters()) for part in (backbone.trunk, backbone.branch)
+    ]
+    assert tuple(counts) == PARAMETERS[path.stem]
+    assert backbone.name == path.stem
+    assert path.read_text().startswith(f"# python -m mmcl.run +method=memo backbone={path.stem}\n")
+
+
+def test_every_counted_backbone_has_a_configuration() -> None:
+    assert {path.stem for path in CONFIGS} == set(PARAMETERS)
+
+
+def test_initialisation_follows_the_global_generator() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(cifar_resnet(8, width=4).trunk.stem[0].weight)
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_unshared_is_the_same_function() -> None:
+    backbone = cifar_resnet(8, width=4).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(unshared(backbone)(images), backbone(images))
+
+
+@pytest.mark.parametrize("depth", [7, 15, 2])
+def test_wrong_depth_says_what_to_type(depth: int) -> None:
+    with pytest.raises(UserError, match=r"backbone\.depth"):
+        cifar_resnet(depth)
+
+
+def test_wrong_block_says_what_to_type() -> None:
+    with pytest.raises(UserError, match="basic, bottleneck"):
+        imagenet_resnet("wide", [1, 1, 1, 1])
+    with pytest.raises(UserError, match="4 counts"):
+        imagenet_resnet("basic", [1, 1, 1])

@@ -1,0 +1,30 @@
+"""Parity checks: one function per ``kind`` of golden vector. ``tests/test_golden.py`` finds the files and calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Golden = Mapping[str, np.ndarray]
+CHECKS: dict[str, Callable[[Golden], None]] = {}
+
+
+def parity(kind: str) -> Callable[[Callable[[Golden], None]], Callable[[Golden], None]]:
+    """Register a check for every golden file whose ``kind`` this is."""
+
+    def register(check: Callable[[Golden], None]) -> Callable[[Golden], None]:
+        assert kind not in CHECKS, f"two checks for kind {kind!r}"
+        CHECKS[kind] = check
+        return check
+
+    return register
+
+
+def close(actual: object, expected: object, tolerance: float = 1e-5) -> None:
+    """Assert ``|actual - expected| <= tolerance * max(1, |expected|)`` elementwise, with equal shapes."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    worst = (error / np.maximum(1.0, np.abs(expected))).max(initial=0.0)
+    assert worst <= tolerance, f"largest relative error {worst:.3g}, allowed {tolerance:.3g}"

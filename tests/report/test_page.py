@@ -1,0 +1,129 @@
+"""The report is one HTML file that opens offline."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mmcl.report.page import write_report
+from mmcl.report.store import find_results
+from mmcl.report.tables import Row, SweepPoint, Table
+from tests.report.made import content, write
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, ids and addresses, and checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(page: Path) -> tuple[Reader, str]:
+    text = page.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    return reader, text
+
+
+def make_report(folder: Path) -> Path:
+    confusion = "\n".join(",".join("1" for _ in range(6)) for _ in range(6))
+    write(folder / "runs/memo", content(), confusion)
+    write(
+        folder / "runs/der",
+        content("python -m mmcl.run +method=der", status="failed", readouts={}, timing={}),
+    )
+    results, problems = find_results(folder / "runs")
+    memo = Row(
+        "MEMO <b>",
+        ("+method=memo",),
+        "cnn",
+        {"accuracy_curve": (90.0, 80.0, 70.0), "last_accuracy": 70.0},
+        "log",
+    )
+    table = Table("a", "A table", "Paper", "table 1", 2.0, "", (), (memo, Row("GEM", None, "cnn", {})))
+    missing = Table(
+        "b", "Not run", "Paper", "table 2", 2.0, "", (), (Row("DER", ("+method=der",), "cnn", {}),)
+    )
+    return write_report(
+        results, [table, missing], folder / "out/report.html", [*problems, "a/result.json: skipped"]
+    )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_report(tmp_path_factory.mktemp("report"))
+
+
+def test_page_is_well_formed_and_needs_no_network(report: Path) -> None:
+    reader, text = read(report)
+    assert reader.seen["svg"] == 1 + 5 + 1  # the table, the whole run, the bytes of the failed run
+    assert len(set(reader.ids)) == len(reader.ids) > 0
+    assert all(address.startswith(("#", "data:")) for address in reader.addresses)
+    assert not re.search(r"(https?:)?//\w", text)
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_page_shows_comparison_commands_and_problems(report: Path) -> None:
+    _, text = read(report)
+    assert "MEMO &lt;b&gt;" in text
+    assert "-10.00 (outside)" in text
+    assert "<pre>python -m mmcl.run +method=der</pre>" in text
+    assert "mmcl reproduce b" in text
+    assert "a/result.json: skipped" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "1 min 15 s" in text
+
+
+def test_page_without_results_says_what_to_type(tmp_path: Path) -> None:
+    _, text = read(write_report([], [], tmp_path / "report.html"))
+    assert "python -m mmcl.run +method=memo" in text
+
+
+def test_sweeps_are_shown(tmp_path: Path) -> None:
+    points = []
+    for size in (1, 2):
+        overrides = ("+method=memo", f"memory.size={size}")
+        config = {**content()["config"], "memory": {"size": size}}
+        sizes = [{"paper_model_bytes": 0, "paper_memory_bytes": size * 2**20}]
+        write(
+            tmp_path / f"runs/{size}",
+            content(f"python -m mmcl.run {' '.join(overrides)}", config=config, bytes=sizes),
+        )
+        points.append(SweepPoint(size, overrides))
+    table = Table(
+        "s", "Sweep", "Paper", "table 1", 2.0, "", (), (Row("M", None, "cnn", {}, sweep=tuple(points)),)
+    )
+    results, _ = find_results(tmp_path / "runs")
+    _, text = read(write_report(results, [table], tmp_path / "report.html"))
+    assert "Average incremental accuracy over memory" in text
+    assert "AUC-A" in text
+    assert "memo on digits B0 Inc2, seed 1993" in text
+
+
+def test_same_results_give_the_same_page_and_leave_nothing_else(report: Path) -> None:
+    first = report.read_bytes()
+    assert make_report(report.parent.parent).read_bytes() == first
+    assert [path.name for path in report.parent.iterdir()] == ["report.html"]

@@ -1,0 +1,71 @@
+"""The result store reads what it can and names what it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmcl.report.store import find_results
+from tests.report.made import content, write
+
+
+def test_results_are_read_oldest_first(tmp_path: Path) -> None:
+    write(tmp_path / "b/new", content(provenance={"date": "2031-01-01"}))
+    write(tmp_path / "c/old", content(provenance={"date": "2029-01-01"}), "3,0\n1,2\n")
+    results, problems = find_results(tmp_path)
+    assert [result.path.parent.name for result in results] == ["old", "new"]
+    assert problems == []
+    assert np.array_equal(results[0].confusions["cnn"], [[3, 0], [1, 2]])
+    assert results[0].label == "memo on digits B0 Inc2, seed 1993"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": 1, "status": "fin', "Unterminated string"),
+        ("[]", "expected a result of schema 1"),
+        ('{"schema": 2}', "expected a result of schema 1"),
+        ('{"schema": 1}', "key 'status': expected str, got NoneType"),
+        ("\x00\xff", "Expecting value"),
+    ],
+)
+def test_unreadable_result_is_named_and_skipped(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "good", content())
+    bad = tmp_path / "bad" / "result.json"
+    bad.parent.mkdir()
+    bad.write_text(text)
+    results, (problem,) = find_results(tmp_path)
+    assert len(results) == 1
+    assert problem.startswith(str(bad))
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        [],
+        {"accuracy_matrix": [[0.5], [0.5, 0.5]]},
+        {"accuracy_matrix": [["0.5"]]},
+        {"accuracy_curve": 0.5},
+        {"last_accuracy": "0.5"},
+    ],
+)
+def test_figures_of_the_wrong_kind_are_named_and_skipped(tmp_path: Path, figures: object) -> None:
+    write(tmp_path, content(readouts={"cnn": figures}))
+    results, problems = find_results(tmp_path)
+    assert results == []
+    assert "readout 'cnn'" in problems[0]
+
+
+@pytest.mark.parametrize("confusion", ["1,2\n", "a,b\n1,2\n"])
+def test_unreadable_confusion_matrix_is_named_and_left_out(tmp_path: Path, confusion: str) -> None:
+    write(tmp_path, content(), confusion)
+    (result,), (problem,) = find_results(tmp_path)
+    assert result.confusions == {}
+    assert "confusion_cnn.csv: skipped" in problem
+
+
+def test_empty_folder_has_no_results(tmp_path: Path) -> None:
+    assert find_results(tmp_path / "nothing") == ([], [])

@@ -1,0 +1,150 @@
+"""Tables as data: strict reading, and the numbers of the shipped ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmcl.config.locate import options
+from mmcl.errors import UserError
+from mmcl.report.tables import Table, find_tables, load_table
+
+TABLES = [load_table(path) for path in find_tables()]
+METHODS = {"memo", "finetune", "replay", "icarl", "wa", "bic", "der", "joint"}
+VALID = {
+    "title": "Title",
+    "paper": "Paper",
+    "source": "table 1",
+    "tolerance": 1.0,
+    "cost": "none",
+    "data": [],
+    "rows": [{"label": "A", "overrides": ["+method=memo"], "readout": "cnn", "printed": {}}],
+}
+
+
+def written(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump({**VALID, **changes}))
+    return path
+
+
+def with_row(tmp_path: Path, **changes: object) -> Path:
+    return written(tmp_path, rows=[{**VALID["rows"][0], **changes}])  # type: ignore[index]
+
+
+def test_valid_table_is_read(tmp_path: Path) -> None:
+    table = load_table(written(tmp_path))
+    assert (table.name, table.rows[0].runs) == ("table", (("+method=memo",),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tolerence": 1}, "unknown key 'tolerence'. Did you mean 'tolerance'?"),
+        ({"tolerance": "small"}, "tolerance: expected a number, got 'small'"),
+        ({"tolerance": True}, "tolerance: expected a number"),
+        ({"rows": []}, "rows: expected a list"),
+        ({"data": "cifar100"}, "data: expected a list of strings"),
+    ],
+)
+def test_wrong_key_of_a_table_names_file_and_key(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(UserError) as error:
+        load_table(path)
+    assert str(error.value).startswith(str(path))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"overides": []}, "rows[0]: unknown key 'overides'. Did you mean 'overrides'?"),
+        ({"overrides": [1]}, "rows[0]: overrides: expected a list of strings"),
+        ({"printed": {"last_acuracy": 1}}, "unknown figure 'last_acuracy'. Did you mean 'last_accuracy'?"),
+        ({"printed": {"last_accuracy": "60"}, "source": "paper"}, "last_accuracy: expected a number"),
+        (
+            {"printed": {"accuracy_curve": 60}, "source": "paper"},
+            "expected a list with one percentage per task",
+        ),
+        ({"printed": {"last_accuracy": 60}}, "source: None is not one of paper, survey"),
+        ({"sweep": [{"memory_mb": 7.6, "overrides": []}]}, "overrides or a sweep, not both"),
+        ({"overrides": None, "sweep": [{"memory": 7.6}]}, "sweep[0]: unknown key 'memory'"),
+    ],
+)
+def test_wrong_key_of_a_row_names_row_and_key(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_table(with_row(tmp_path, **changes))
+
+
+def test_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in VALID.items() if key != "paper"}))
+    with pytest.raises(UserError, match="key 'paper' is missing"):
+        load_table(path)
+
+
+def test_broken_yaml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text("title: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_table(path)
+
+
+def test_unknown_table_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'memo/student'"):
+        load_table("memo/studnet")
+
+
+def test_shipped_tables_are_found_by_name() -> None:
+    names = [table.name for table in TABLES]
+    assert "quick" in names
+    assert len([name for name in names if name.startswith("memo/")]) == 19
+    assert load_table("memo/student").name == "memo/student"
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_overrides_are_well_formed(table: Table) -> None:
+    experiments = options("experiment")
+    for overrides in (run for row in table.rows for run in row.runs):
+        keys = [override.lstrip("+").split("=")[0] for override in overrides]
+        assert len(set(keys)) == len(keys)
+        chosen = dict(override.lstrip("+").split("=") for override in overrides)
+        assert (
+            chosen.get("experiment") in experiments if "experiment" in chosen else chosen["method"] in METHODS
+        )
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_printed_figures_agree_with_each_other(table: Table) -> None:
+    for row in table.rows:
+        curve, average = row.printed.get("accuracy_curve"), row.printed.get("average_incremental_accuracy")
+        if isinstance(curve, tuple) and isinstance(average, float):
+            assert sum(curve) / len(curve) == pytest.approx(average, abs=0.02), row.label
+            assert curve[-1] == row.printed["last_accuracy"], row.label
+        assert all(value > 0 for value in row.printed.values() if isinstance(value, float))
+
+
+def test_some_printed_figures() -> None:
+    memo = load_table("memo/cifar100_b0_inc10_fair").rows[4]
+    assert (memo.label, memo.printed["average_incremental_accuracy"]) == ("MEMO", 72.37)
+    labels = {row.label: row for row in load_table("memo/cifar100_b50_inc10").rows}
+    assert labels["MEMO"].printed == {"average_incremental_accuracy": 69.39, "last_accuracy": 62.83}
+    assert labels["PODNet"].runs == ()
+    sweep = load_table("memo/imagenet100_memory").rows[4].sweep
+    assert [point.memory_mb for point in sweep] == [329, 493, 755, 872, 1180, 1273]
+    assert "memory.size=4171" in sweep[4].overrides
+
+
+def test_number_and_sum_of_printed_curves() -> None:
+    curves = [row.printed.get("accuracy_curve") for table in TABLES for row in table.rows]
+    assert len([curve for curve in curves if curve is not None]) == 5 + 4 + 6
+    der = load_table("memo/cifar100_b0_inc10_fair").rows[3].printed["accuracy_curve"]
+    assert isinstance(der, tuple)
+    assert sum(der) == pytest.approx(714.79)
