@@ -88,9 +88,7 @@ def medians_ms(first: Callable[[], None], second: Callable[[], None], repeats: i
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def compare(
-    title: str, size: int, reference: Callable[[], None], ours: Callable[[], None], repeats: int
-) -> None:
+def compare(title: str, size: int, reference: Callable[[], None], ours: Callable[[], None], repeats: int) -> None:
     """Print images per second of both sides and their ratio."""
     slow, fast = medians_ms(reference, ours, repeats)
     rates = f"reference {1000 * size / slow:7.0f} img/s   mmcl {1000 * size / fast:7.0f} img/s"

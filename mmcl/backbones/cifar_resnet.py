@@ -48,17 +48,11 @@ def cifar_resnet(depth: int, width: int = 16, name: str = "cifar_resnet") -> Spl
         UserError: when the depth is not ``6 k + 2``.
     """
     if depth < 8 or depth % 6 != 2:
-        raise UserError(
-            f"backbone.depth={depth}: expected 6k+2, such as 14, 20 or 32. Type backbone.depth=32."
-        )
+        raise UserError(f"backbone.depth={depth}: expected 6k+2, such as 14, 20 or 32. Type backbone.depth=32.")
     blocks = (depth - 2) // 6
-    stem = nn.Sequential(
-        nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-    )
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     trunk = nn.Sequential(
-        OrderedDict(
-            stem=stem, stage1=_stage(width, width, 1, blocks), stage2=_stage(width, 2 * width, 2, blocks)
-        )
+        OrderedDict(stem=stem, stage1=_stage(width, width, 1, blocks), stage2=_stage(width, 2 * width, 2, blocks))
     )
     last_stage = _stage(2 * width, 4 * width, 2, blocks)
     branch = nn.Sequential(OrderedDict(stage3=last_stage, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))

@@ -44,9 +44,7 @@ class ExpandableNetwork(nn.Module):
         task_sizes: new classes of each task so far.
     """
 
-    def __init__(
-        self, make_backbone: Callable[[], SplitBackbone], train_base: bool, train_adaptive: bool
-    ) -> None:
+    def __init__(self, make_backbone: Callable[[], SplitBackbone], train_base: bool, train_adaptive: bool) -> None:
         super().__init__()
         backbone = make_backbone()
         self.make_backbone = make_backbone

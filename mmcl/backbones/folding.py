@@ -113,19 +113,8 @@ def _apply_in_chunks(module: nn.Module, maps: Tensor, constant: bool) -> Tensor:
         return _apply(module, maps)
     if any(part.training for part in module.modules()):
         return _apply(module, maps)
-    return _joined(module, maps, at_once)
-
-
-def _joined(module: nn.Module, maps: Tensor, at_once: int) -> Tensor:
-    # Written piece by piece: pieces kept for a concatenation would make the allocator give back and fetch pages.
-    first = _apply(module, maps[:at_once])
-    memory_format = torch.channels_last if first.ndim == 4 else torch.contiguous_format
-    shape = (len(maps), *first.shape[1:])
-    joined = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=memory_format)
-    joined[:at_once] = first
-    for start in range(at_once, len(maps), at_once):
-        joined[start : start + at_once] = _apply(module, maps[start : start + at_once])
-    return joined
+    starts = range(0, len(maps), at_once)
+    return torch.cat([_apply(module, maps[start : start + at_once]) for start in starts])
 
 
 def _apply(module: nn.Module, maps: Tensor) -> Tensor:

@@ -13,9 +13,7 @@ from mmcl.errors import UserError
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def imagenet_resnet(
-    block: str, blocks: list[int], width: int = 64, name: str = "imagenet_resnet"
-) -> SplitBackbone:
+def imagenet_resnet(block: str, blocks: list[int], width: int = 64, name: str = "imagenet_resnet") -> SplitBackbone:
     """Build a ResNet whose branch is ``layer4``; ``feature_dim`` is ``8 * width`` times the expansion.
 
     Args:
@@ -35,9 +33,7 @@ def imagenet_resnet(
     kind = BLOCKS[block]
     widths = [width, 2 * width, 4 * width, 8 * width]
     inputs = [width, *(kind.expansion * channels for channels in widths[:3])]
-    layers = [
-        _layer(kind, inputs[i], widths[i], stride=1 if i == 0 else 2, blocks=blocks[i]) for i in range(4)
-    ]
+    layers = [_layer(kind, inputs[i], widths[i], stride=1 if i == 0 else 2, blocks=blocks[i]) for i in range(4)]
     trunk = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
@@ -49,9 +45,7 @@ def imagenet_resnet(
             layer3=layers[2],
         )
     )
-    branch = nn.Sequential(
-        OrderedDict(layer4=layers[3], avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-    )
+    branch = nn.Sequential(OrderedDict(layer4=layers[3], avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     backbone = SplitBackbone(trunk, branch, widths[3] * kind.expansion, name)
     backbone.apply(_initialise)
     return backbone

@@ -76,8 +76,7 @@ def test_a_restored_state_is_met_at_once(assign: bool) -> None:
     backbone, evaluate = frozen_backbone(), FoldedEvaluation()
     evaluate(backbone, images())
     state = {
-        name: tensor * 0.9 if tensor.is_floating_point() else tensor
-        for name, tensor in backbone.state_dict().items()
+        name: tensor * 0.9 if tensor.is_floating_point() else tensor for name, tensor in backbone.state_dict().items()
     }
     backbone.load_state_dict(state, assign=assign)
     freeze(backbone)

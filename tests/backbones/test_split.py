@@ -32,9 +32,7 @@ PARAMETERS = {
 def test_every_configuration_builds_the_counted_backbone(path: Path) -> None:
     with torch.device("meta"):
         backbone = instantiate(OmegaConf.load(path))
-    counts = [
-        sum(tensor.numel() for tensor in part.parameters()) for part in (backbone.trunk, backbone.branch)
-    ]
+    counts = [sum(tensor.numel() for tensor in part.parameters()) for part in (backbone.trunk, backbone.branch)]
     assert tuple(counts) == PARAMETERS[path.stem]
     assert backbone.name == path.stem
     assert path.read_text().startswith(f"# python -m mmcl.run +method=memo backbone={path.stem}\n")

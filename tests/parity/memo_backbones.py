@@ -119,9 +119,7 @@ def _blocks_so_far(golden: Golden, task: int, tasks: int) -> dict[str, np.ndarra
     return {name: value for name, value in state.items() if name.startswith(tuple(parts))}
 
 
-def _check_expansion(
-    network: ExpandableNetwork, newest: dict[str, torch.Tensor], golden: Golden, task: str
-) -> None:
+def _check_expansion(network: ExpandableNetwork, newest: dict[str, torch.Tensor], golden: Golden, task: str) -> None:
     copied = [torch.equal(tensor, newest[name]) for name, tensor in network.branches[-1].state_dict().items()]
     assert all(copied) == golden[f"{task}.new_equals_prev"]
     before, after = golden[f"{task}.before.fc.weight"], golden[f"{task}.after.fc.weight"]
