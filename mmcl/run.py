@@ -12,7 +12,7 @@ import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mmcl.config.compose import compose_run, compose_sweep
@@ -21,6 +21,7 @@ from mmcl.config.overrides import load_method_files, normalise
 from mmcl.config.strict import checked
 from mmcl.engine.assemble import run
 from mmcl.engine.isolation import run_as_plain_run
+from mmcl.engine.processes import is_first_process
 from mmcl.engine.provenance import command
 from mmcl.errors import UserError
 
@@ -32,13 +33,12 @@ HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--in
 def hydra_job(config: DictConfig) -> None:
     """Run one composed configuration, here or, as a job of a sweep, in a process of its own."""
     overrides = list(HydraConfig.get().overrides.task)
-    in_sweep = HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN"
-    if in_sweep and config.trainer.isolate:
+    if HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.isolate:
         run_as_plain_run(overrides)
         return
     with ending_in_exit_code():
         result = run(checked(config), command([override.lstrip("+") for override in overrides]))
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             sys.stdout.write(f"{result}\n")
 
 

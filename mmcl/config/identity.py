@@ -35,8 +35,8 @@ def run_directory(config: DictConfig) -> Path:
     seed = part.pop("seed")
     if part["benchmark"].get("order_seed") == seed:
         part["benchmark"]["order_seed"] = "seed"
-    base = Path(config.paths.runs).expanduser()
-    return base / config.benchmark.name / config.method.name / _digest(part)[:8] / f"seed{seed}"
+    base: Path = Path(config.paths.runs).expanduser()
+    return base / str(config.benchmark.name) / str(config.method.name) / _digest(part)[:8] / f"seed{seed}"
 
 
 def _digest(part: dict[str, Any]) -> str:

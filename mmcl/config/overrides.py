@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -68,8 +69,8 @@ def load_method_file(path: Path) -> str:
     method = getattr(sys.modules[module_name], "METHOD", None)
     if method is None:
         raise UserError(f"{path}: defines no METHOD. End the file with: METHOD = YourMethodClass")
-    node = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(method.Config)))
-    node["_target_"], node["name"] = f"{module_name}.{method.__name__}", path.stem
+    defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(method.Config))  # type: ignore[assignment]
+    node = {**defaults, "_target_": f"{module_name}.{method.__name__}", "name": path.stem}
     ConfigStore.instance().store(name=path.stem, node=node, group="method")
     return path.stem
 

@@ -41,7 +41,7 @@ def _problems(node: DictConfig, schema: type, prefix: str, schemas: dict[str, ty
     typed = OmegaConf.structured(schema)
     found = [
         f"unknown key '{prefix}{key}'.{nearest(f'{prefix}{key}', [prefix + name for name in hints])}"
-        for key in node
+        for key in map(str, node)
         if key not in hints
     ]
     for key, hint in hints.items():

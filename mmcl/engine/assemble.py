@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from mmcl.backbones.split import SplitBackbone
@@ -14,6 +13,7 @@ from mmcl.config.components import build, locate
 from mmcl.config.compose import compose_run
 from mmcl.config.identity import identity, run_directory
 from mmcl.config.locate import options
+from mmcl.engine.processes import is_first_process
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
 from mmcl.errors import UserError, nearest
@@ -40,7 +40,7 @@ def run(config: DictConfig, command: str) -> Path:
     benchmark.prepare_data()
     benchmark.setup()
     method = build_method(config, benchmark)
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         Sequence(config, benchmark, method, directory, command).run()
         return directory.result
     plain = OmegaConf.to_container(config, resolve=True)

@@ -36,7 +36,7 @@ class Mirror:
                 id=self.directory.identity,
                 resume="allow" if self.config.logger.mode == "online" else None,
                 name=f"{self.config.method.name}-{self.config.benchmark.name}-seed{self.config.seed}",
-                config=OmegaConf.to_container(self.config, resolve=True),
+                config=OmegaConf.to_container(self.config, resolve=True),  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True, console="off"),
             )
         return self

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from mmcl.benchmarks.base import Benchmark
 from mmcl.engine.evaluation import evaluate
 from mmcl.engine.mirror import Mirror
+from mmcl.engine.processes import is_first_process
 from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
@@ -41,7 +41,7 @@ class Sequence:
     ) -> None:
         self.config, self.benchmark, self.method = config, benchmark, method
         self.directory, self.command = directory, command
-        self.writes = rank_zero_only.rank == 0
+        self.writes = is_first_process()
         self.state_file = StateFile(directory.state)
         self.state = self.state_file.load()
         self.metrics = MetricsFile(directory.path / "metrics.csv") if self.writes else None

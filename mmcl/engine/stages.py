@@ -7,6 +7,8 @@ from pathlib import Path
 from lightning import Callback
 from omegaconf import DictConfig
 
+from mmcl.backbones.expandable import ExpandableNetwork
+from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
 from mmcl.engine.progress import Progress
 from mmcl.engine.run_directory import MetricsFile
@@ -61,13 +63,23 @@ def fit_stage(
         ]
         trainer = make_trainer(trainer_config, stage.schedule.epochs, watchers)
         if trainer_config.compile:
-            method.compile_backbones()
+            compile_backbones(method)
         device = trainer.strategy.root_device
         # Lightning keeps the modes that it finds, and the task before ended in eval mode.
         method.train()
         trainer.fit(method, datamodule=benchmark, ckpt_path=None if last is None else str(last), weights_only=True)
         method.to(device)
     method.end_stage(stage, task)
+
+
+def compile_backbones(method: Method) -> None:
+    """Compile every trunk and branch in place: names in the state stay, and a growing head recompiles nothing."""
+    for module in method.modules():
+        if isinstance(module, SplitBackbone):
+            module.compile()
+        elif isinstance(module, ExpandableNetwork):
+            for part in (module.trunk, *module.branches):
+                part.compile()
 
 
 def forget_checkpoints(folder: Path, task: Task, stage: Stage) -> None:

@@ -20,12 +20,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mmcl.backbones.freezing import restore_frozen_modes, trainable_parameters
 from mmcl.backbones.split import SplitBackbone
-from mmcl.config.schema import ComponentConfig
+from mmcl.config.schema import ComponentConfig, Schedule
 from mmcl.errors import UserError
 from mmcl.memory.accounting import ByteReport
 from mmcl.memory.herding import Selector
 from mmcl.memory.quota import Quota
-from mmcl.protocol import Batch, Schedule, Stage, Task
+from mmcl.protocol import Batch, Stage, Task
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Method(LightningModule):
         """Advance the learning rate."""
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
 
-    def test_step(self, batch: Batch, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:
+    def test_step(self, batch: Batch, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:  # type: ignore[override]
         """Return (scores of each readout, labels)."""
         return self.scores(batch.images), batch.labels
 
