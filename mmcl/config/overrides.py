@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from mmcl.config.locate import GROUPS
 from mmcl.errors import UserError
@@ -57,7 +57,17 @@ def _register_file(path: Path) -> str:
 
 
 def load_method_file(path: Path) -> str:
-    """Import a method file, store the defaults of its config as group option ``method=<stem>``, return the stem."""
+    """Import a method file and offer it as group option ``method=<stem>``.
+
+    The file defines ``METHOD``, a method class whose config has defaults, and may name in ``LIKE`` a shipped method
+    whose values it begins with.
+
+    Returns:
+        The stem.
+
+    Raises:
+        UserError: no ``METHOD`` in the file.
+    """
     module_name = f"mmcl_method_{path.stem}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -66,13 +76,23 @@ def load_method_file(path: Path) -> str:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         spec.loader.exec_module(module)
-    method = getattr(sys.modules[module_name], "METHOD", None)
+    loaded = sys.modules[module_name]
+    method = getattr(loaded, "METHOD", None)
     if method is None:
         raise UserError(f"{path}: defines no METHOD. End the file with: METHOD = YourMethodClass")
-    defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(method.Config))  # type: ignore[assignment]
-    node = {**defaults, "_target_": f"{module_name}.{method.__name__}", "name": path.stem}
+    own = _given(OmegaConf.to_container(OmegaConf.structured(method.Config)))
+    parent = [loaded.LIKE] if hasattr(loaded, "LIKE") else []
+    node = {**own, "defaults": [*parent, "_self_"], "_target_": f"{module_name}.{method.__name__}", "name": path.stem}
     ConfigStore.instance().store(name=path.stem, node=node, group="method")
     return path.stem
+
+
+def _given(node: Any) -> Any:
+    """Drop the keys that have no default, in nested groups, too."""
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _given(value) for key, value in node.items() if value != MISSING}
+    return {key: value for key, value in kept.items() if value != {}}
 
 
 def load_method_files() -> None:

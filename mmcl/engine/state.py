@@ -46,8 +46,13 @@ class StateFile:
 
     def save(self, state: SequenceState) -> None:
         """Write a state, whole or not at all."""
-        content = {**vars(state)}
-        self.versions.write(state.position, lambda part: torch.save(content, part))
+
+        def save(part: Path) -> None:
+            # Through a file object: torch's own writer hides from its caller that the disk is full.
+            with part.open("wb") as file:
+                torch.save({**vars(state)}, file)
+
+        self.versions.write(state.position, save)
 
     def load(self) -> SequenceState:
         """Return the newest good state, or that of a run which has not begun."""

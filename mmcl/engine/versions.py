@@ -56,11 +56,16 @@ class Versions:
         self.folder, self.stem, self.keep = folder, stem, keep
 
     def write(self, number: int, save: Callable[[Path], None]) -> None:
-        """Let ``save`` write version ``number``, whole or not at all; versions beyond ``keep`` are deleted."""
+        """Let ``save`` write version ``number``, whole or not at all; versions beyond ``keep`` are deleted.
+
+        It takes the place of an older version of the same number, which was damaged or it would have been read.
+        """
         with whole_file(self.folder / f".{self.stem}.part") as part:
             save(part)
-            os.replace(part, self.folder / f"{self.stem}-{number:06d}-{_digest(part)}.pt")
-        for old in self._newest_first()[self.keep :]:
+            written = self.folder / f"{self.stem}-{number:06d}-{_digest(part)}.pt"
+            os.replace(part, written)
+        same_number = set(self.folder.glob(f"{self.stem}-{number:06d}-*.pt")) - {written}
+        for old in [*same_number, *self._newest_first()[self.keep + len(same_number) :]]:
             old.unlink()
 
     def newest(self) -> Path | None:

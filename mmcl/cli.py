@@ -1,0 +1,225 @@
+"""The command ``mmcl``: look things up, check, run, reproduce a table, write a report."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table as Grid
+
+from mmcl.config.locate import GROUPS, options, shipped_folder
+from mmcl.errors import UserError, nearest
+
+KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "recipe")} | {"tables": "table"}
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Errors that a user can mend end in exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["run"]:
+        return _run(given[1:])
+    parsed = _parser().parse_args(given)
+    try:
+        code = parsed.action(parsed)
+    except UserError as error:
+        sys.stderr.write(f"mmcl: {error}\n")
+        sys.exit(error.exit_code)
+    sys.exit(code or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmcl", description="Experiments on memory-based visual classification.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    ls = commands.add_parser("ls", help="list methods, benchmarks, backbones, experiments, tables, trainers, loggers")
+    ls.add_argument("kind", nargs="?", choices=sorted(KINDS))
+    ls.set_defaults(action=lambda parsed: _ls(parsed.kind))
+
+    show = commands.add_parser("show", help="one page about a method, benchmark, backbone, experiment or table")
+    show.add_argument("name")
+    show.set_defaults(action=lambda parsed: _show(parsed.name))
+
+    check = commands.add_parser("check", help="check an experiment, a table or overrides without running anything")
+    check.add_argument("what", nargs="+", metavar="EXPERIMENT|TABLE|OVERRIDE")
+    check.set_defaults(action=lambda parsed: _check(parsed.what))
+
+    commands.add_parser("run", help="the same as python -m mmcl.run", add_help=False)
+
+    again = commands.add_parser("reproduce", help="run the rows of a table and set ours beside the printed values")
+    again.add_argument("table", nargs="?", default="quick", help="a name from: mmcl ls tables")
+    again.add_argument("overrides", nargs="*", help="typed after each row's own, such as trainer=cpu")
+    again.add_argument("--runs", default="runs", help="folder of the runs")
+    again.set_defaults(action=lambda parsed: _reproduce(parsed.table, parsed.overrides, parsed.runs))
+
+    report = commands.add_parser("report", help="write one page about all results below a folder")
+    report.add_argument("runs", nargs="?", default="runs")
+    report.add_argument("--html", default=None, help="file to write; report.html in the folder otherwise")
+    report.set_defaults(action=lambda parsed: _report(Path(parsed.runs), parsed.html))
+
+    keep = commands.add_parser("keep", help="copy finished results, without paths of this machine, into a folder")
+    keep.add_argument("runs")
+    keep.add_argument("folder")
+    keep.set_defaults(action=lambda parsed: _keep(Path(parsed.runs), Path(parsed.folder)))
+
+    data = commands.add_parser("data", help="say which data is there and which is missing")
+    data.add_argument("verb", choices=["check"])
+    data.add_argument("benchmark")
+    data.add_argument("overrides", nargs="*", help="such as paths.data=~/data")
+    data.set_defaults(action=lambda parsed: _data(parsed.benchmark, parsed.overrides))
+    return parser
+
+
+def _run(arguments: list[str]) -> None:
+    from mmcl.run import main as run_main
+
+    sys.argv = ["mmcl run", *arguments]
+    run_main()
+
+
+def _names(kind: str) -> list[str]:
+    if kind == "table":
+        from mmcl.report.tables import find_tables
+
+        folder = shipped_folder("experiments")
+        return [path.relative_to(folder).with_suffix("").as_posix() for path in find_tables()]
+    return options(kind)
+
+
+def _ls(kind: str | None) -> None:
+    for plural in [kind] if kind else ["methods", "benchmarks", "backbones", "experiments", "tables", "trainers"]:
+        console.print(f"[bold]{plural}[/bold]")
+        for name in _names(KINDS[plural]):
+            console.print(f"  {name}", markup=False)
+
+
+def _show(name: str) -> None:
+    groups = [group for group in KINDS.values() if name in _names(group)]
+    if not groups:
+        known = [known for group in KINDS.values() for known in _names(group)]
+        raise UserError(f"nothing is called '{name}'.{nearest(name, known)} Type: mmcl ls")
+    for group in groups:
+        if group == "table":
+            _show_table(name)
+        elif group in ("method", "benchmark", "backbone"):
+            _show_component(group, name)
+        else:
+            _show_file(group, name)
+
+
+def _show_file(group: str, name: str) -> None:
+    console.print(f"[bold]{group} {name}[/bold]\n")
+    console.print((shipped_folder("conf") / group / f"{name}.yaml").read_text(), markup=False)
+
+
+def _show_table(name: str) -> None:
+    from mmcl.report.tables import load_table
+
+    table = load_table(name)
+    console.print(f"[bold]table {name}[/bold]: {table.title}\n{table.paper}; {table.source}\ncost: {table.cost}\n")
+    for row in table.rows:
+        for overrides in row.runs:
+            console.print(f"  {row.label}: python -m mmcl.run {' '.join(overrides)}", markup=False)
+
+
+def _show_component(group: str, name: str) -> None:
+    """Print what a component is, its paper, and its keys with values and meanings."""
+    from mmcl.config.components import describe, locate, schema_of
+    from mmcl.config.compose import compose_run
+
+    choice = f"{group}={name}"
+    needed = [] if group == "method" else ["method=finetune"]
+    node = compose_run([*needed, choice, "recipe=paper"])[group]
+    component = locate(node["_target_"])
+    console.print(f"[bold]{group} {name}[/bold]\n")
+    for text in (inspect.getdoc(sys.modules[component.__module__]), inspect.getdoc(component)):
+        console.print(f"{text}\n", markup=False)
+    grid = Grid(box=None, pad_edge=False)
+    grid.add_column("key", no_wrap=True)
+    grid.add_column("value")
+    grid.add_column("meaning", ratio=1)
+    for key, meaning in describe(schema_of(node["_target_"])):
+        value = OmegaConf.select(node, key)
+        if not OmegaConf.is_config(value) or OmegaConf.is_list(value):
+            grid.add_row(f"{group}.{key}", str(value), meaning)
+    console.print(grid)
+    example = f"+{choice}" if group == "method" else f"+method=memo {choice}"
+    console.print(f"\npython -m mmcl.run {example}", markup=False)
+
+
+def _check(what: Sequence[str]) -> None:
+    """Compose and check every run that a name or a list of overrides stands for; all errors at once."""
+    from mmcl.config.compose import compose_sweep
+    from mmcl.config.identity import identity
+    from mmcl.report.tables import load_table
+
+    if len(what) == 1 and what[0] in _names("table"):
+        runs = {f"{row.label}": overrides for row in load_table(what[0]).rows for overrides in row.runs}
+    elif len(what) == 1 and what[0] in options("experiment"):
+        runs = {what[0]: (f"+experiment={what[0]}",)}
+    elif all("=" in word for word in what):
+        runs = {" ".join(what): tuple(what)}
+    else:
+        known = [*options("experiment"), *_names("table")]
+        raise UserError(f"no experiment or table '{what[0]}'.{nearest(what[0], known)} Type: mmcl ls experiments")
+    problems = []
+    for label, overrides in runs.items():
+        try:
+            for config in compose_sweep(list(overrides)):
+                console.print(f"ok  {identity(config)}  {label}", markup=False)
+        except UserError as error:
+            problems.append(f"{label}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _reproduce(table: str, overrides: Sequence[str], runs: str) -> int:
+    from mmcl.report.reproduce import reproduce
+
+    return reproduce(table, overrides, runs)
+
+
+def _report(runs: Path, html: str | None) -> None:
+    from mmcl.report.page import write_report
+    from mmcl.report.store import find_results
+    from mmcl.report.tables import find_tables, load_table
+
+    if not runs.is_dir():
+        raise UserError(f"{runs}: no such folder. Name the folder of your runs, such as: mmcl report runs")
+    results, problems = find_results(runs)
+    for problem in problems:
+        sys.stderr.write(f"mmcl: left out: {problem}\n")
+    tables = [load_table(path) for path in find_tables()]
+    path = write_report(results, tables, Path(html) if html else runs / "report.html", problems=problems)
+    console.print(f"{len(results)} results: {path}", markup=False)
+
+
+def _keep(runs: Path, folder: Path) -> None:
+    from mmcl.report.keep import keep_results
+
+    for path in keep_results(runs, folder):
+        console.print(str(path), markup=False)
+
+
+def _data(benchmark: str, overrides: Sequence[str]) -> int:
+    from mmcl.config.components import build
+    from mmcl.config.compose import compose_run
+
+    if benchmark not in options("benchmark"):
+        known = options("benchmark")
+        raise UserError(f"unknown benchmark '{benchmark}'.{nearest(benchmark, known)} Benchmarks: {', '.join(known)}")
+    items = build(compose_run(["method=finetune", f"benchmark={benchmark}", *overrides]).benchmark).describe_data()
+    for item in items:
+        console.print(f"{'there  ' if item.present else 'MISSING'}  {item.path}  {item.meaning}", markup=False)
+    if not items:
+        console.print(f"{benchmark}: embedded, nothing to bring")
+    return 0 if all(item.present for item in items) else 1
+
+
+if __name__ == "__main__":
+    main()

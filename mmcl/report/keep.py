@@ -1,0 +1,45 @@
+"""Keep results: copies of ``result.json`` that hold no path of the machine that made them, small enough for a repository."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mmcl.errors import UserError
+from mmcl.report.store import Result, find_results
+
+OF_THE_MACHINE = ("paths.", "trainer.devices", "force")
+
+
+def keep_results(runs: Path, folder: Path) -> list[Path]:
+    """Copy every finished result below ``runs`` to ``folder/<method>-<identity>/``, with its confusion matrices.
+
+    Raises:
+        UserError: there is no finished result.
+    """
+    results = [result for result in find_results(runs)[0] if result.finished]
+    if not results:
+        raise UserError(f"{runs}: no finished result below it. Name the folder of your runs, such as: mmcl keep runs kept")
+    return [_keep(result, folder) for result in results]
+
+
+def _keep(result: Result, folder: Path) -> Path:
+    kept = folder / f"{result.name_of('method')}-{result.identity}"
+    kept.mkdir(parents=True, exist_ok=True)
+    content = without_paths(json.loads(result.path.read_text()))
+    path = kept / "result.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    for confusion in result.path.parent.glob("confusion_*.csv"):
+        (kept / confusion.name).write_text(confusion.read_text())
+    return path
+
+
+def without_paths(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a result whose configuration and command name no folder of a machine."""
+    config = {key: value for key, value in content["config"].items() if key != "paths"}
+    config["benchmark"] = {key: value for key, value in config["benchmark"].items() if key != "data"}
+    words = shlex.split(content["command"])
+    command = shlex.join(word for word in words if not word.lstrip("+").startswith(OF_THE_MACHINE))
+    return {**content, "config": config, "command": command}

@@ -1,0 +1,91 @@
+"""Runs of a second or two, and what of them must be equal whatever happened in between."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcl.config.compose import compose_run
+from mmcl.engine.assemble import run
+from mmcl.engine.state import StateFile
+
+TINY = (
+    "benchmark=digits",
+    "benchmark.increment=5",
+    "backbone.depth=8",
+    "backbone.width=4",
+    "memory.size=60",
+    "method.first_task.epochs=1",
+    "method.first_task.batch_size=128",
+    "method.first_task.lr=0.02",
+    "method.later_tasks.epochs=4",
+    "method.later_tasks.batch_size=128",
+    "method.later_tasks.lr=0.02",
+    "trainer=cpu",
+)
+
+
+def tiny(runs: Path, *overrides: str) -> list[str]:
+    """Return the arguments of a run in two tasks, of one and of four epochs, below a folder."""
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    return [*(base for base in TINY if base.partition("=")[0] not in given), *overrides, f"paths.runs={runs}"]
+
+
+def run_here(arguments: list[str]) -> Path:
+    """Run in this process and return the path of ``result.json``."""
+    return run(compose_run(arguments), "python -m mmcl.run")
+
+
+def directory_of(runs: Path) -> Path:
+    """Return the directory of the only run below a folder."""
+    (identity,) = runs.rglob("identity.json")
+    return identity.parent
+
+
+def read(result: Path) -> dict[str, Any]:
+    """Return the content of a ``result.json``."""
+    content: dict[str, Any] = json.loads(result.read_text())
+    return content
+
+
+def metric_rows(directory: Path) -> dict[tuple[str, ...], str]:
+    """Return the figures of ``metrics.csv`` as they were written, without times; no line may be there twice."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        _, *lines = csv.reader(file)
+    rows = {tuple(line[:-1]): line[-1] for line in lines}
+    assert len(rows) == len(lines)
+    return {position: value for position, value in rows.items() if position[-1] != "seconds"}
+
+
+def assert_same_outcome(result: Path, other: Path) -> None:
+    """Compare what two runs left behind, bit for bit: figures, answers, weights, memory, and the course of training."""
+    ours, theirs = read(result), read(other)
+    for name in ("status", "identity", "task_sizes", "class_names", "readouts", "bytes"):
+        assert ours[name] == theirs[name], name
+    assert metric_rows(result.parent) == metric_rows(other.parent)
+    states = [vars(StateFile(path.parent / "state").load()) for path in (result, other)]
+    for state in states:
+        state.pop("wall_seconds")
+    assert_equal(*states)
+
+
+def assert_equal(ours: Any, theirs: Any, where: str = "state") -> None:
+    """Compare nested containers of tensors and plain types, bit for bit."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for name in ours.keys() - {"version"}:  # a memory counts its changes, and being loaded is one
+            assert_equal(ours[name], theirs[name], f"{where}.{name}")
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), where
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(*pair, f"{where}[{index}]")
+    elif isinstance(ours, torch.Tensor):
+        assert ours.dtype == theirs.dtype, where
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
