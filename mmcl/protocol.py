@@ -77,8 +77,8 @@ class Samples:
 class Batch(NamedTuple):
     """What a network sees at once.
 
-    ``images`` float32 ``(B, 3, H, W)`` normalised, ``labels`` int64 ``(B,)``, ``sources`` int64 ``(B,)``. ``share`` is the
-    factor that turns this process's mean loss into its part of the global mean: 1 on one process.
+    ``images`` float32 ``(B, 3, H, W)`` normalised, ``labels`` int64 ``(B,)``, ``sources`` int64 ``(B,)``. ``share`` is
+    the factor that turns this process's mean loss into its part of the global mean: 1 on one process.
     """
 
     images: Tensor
@@ -90,7 +90,9 @@ class Batch(NamedTuple):
 class PlainBatches(Protocol):
     """Batches of samples under the test transform, in order, on a device."""
 
-    def __call__(self, samples: Samples, device: torch.device) -> Iterator[Batch]: ...
+    def __call__(self, samples: Samples, device: torch.device) -> Iterator[Batch]:
+        """Yield all samples, the last batch being what remains."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 
 from mmcl.config.compose import compose_run, compose_sweep
 from mmcl.config.locate import shipped_folder
-from mmcl.config.overrides import load_method_files, normalise
+from mmcl.config.overrides import documented, load_method_files, normalise
 from mmcl.config.strict import checked
 from mmcl.engine.assemble import run
 from mmcl.engine.isolation import run_as_plain_run
@@ -33,11 +34,13 @@ HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--in
 def hydra_job(config: DictConfig) -> None:
     """Run one composed configuration, here or, as a job of a sweep, in a process of its own."""
     overrides = list(HydraConfig.get().overrides.task)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.isolate:
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if in_sweep and config.trainer.isolate:
         run_as_plain_run(overrides)
         return
-    with ending_in_exit_code():
-        result = run(checked(config), command([override.lstrip("+") for override in overrides]))
+    # Leaving the process would take the other jobs of a sweep along; Hydra reports the error after them.
+    with nullcontext() if in_sweep else ending_in_exit_code():
+        result = run(checked(config), command(documented(overrides)))
         if is_first_process():
             sys.stdout.write(f"{result}\n")
 

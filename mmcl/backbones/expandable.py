@@ -107,5 +107,8 @@ def load_plain(network: ExpandableNetwork, state: Mapping[str, Tensor]) -> None:
     """
     if len(network.branches) != 1:
         raise ValueError(f"a plain network fits one branch, and this network has {len(network.branches)}")
-    backbone = SplitBackbone(network.trunk, network.branches[0], network.feature_dim, "")
+    (branch,) = network.branches
+    # A branch that is a whole backbone (DER) takes the plain one as it is; a cut one takes its part.
+    whole = isinstance(branch, SplitBackbone)
+    backbone = branch if whole else SplitBackbone(network.trunk, branch, network.feature_dim, "")
     nn.ModuleDict({"backbone": backbone, "head": network.head}).load_state_dict(dict(state))

@@ -1,7 +1,7 @@
-"""Faster evaluation of what does not train: folded batch norm, ``channels_last``, few images at a time.
+"""Faster evaluation of what does not train: fused convolutions, ``channels_last``, few images at a time.
 
-A folded copy is a derived view. It is built at its first use, rebuilt as soon as a tensor of its module has
-changed or moved, left out of ``state_dict``, and neither copied nor pickled with its owner.
+A fused view is derived from its module. It is built at its first use, follows every change of the module's
+tensors, is left out of ``state_dict``, and is neither copied nor pickled with its owner.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
+from torch import Tensor, fx, nn
 
-CHANNELS_OF_IMAGES = 3
-# The widest maps of so many 32x32 images fit into 1 MB of cache, and allocating them touches no fresh page.
-# Later layers have narrower maps, and their convolutions run best on more.
-IMAGES_AT_ONCE = 16
+from mmcl.backbones.fused import fuse, refresh
+
+# The widest maps of so many 32x32 images take 4 MB: few enough to stay in cache between two layers, and enough
+# for the convolutions of later layers to run at full speed.
 MAPS_AT_ONCE = 64
 
 
 class FoldedEvaluation:
     """Evaluates modules like a plain call, within 1e-5 relative in float32, and faster where it can.
 
-    A frozen module, in eval mode throughout, runs through a folded copy; gradients still flow to its input.
-    Modules that still train are never folded: fused optimisers change weights behind torch's version counter.
-    Where nothing needs a gradient, a CPU takes a part of the batch at a time.
+    A frozen module, in eval mode throughout, runs through a fused view; gradients still flow to its input. The view
+    takes its weights anew when a tensor was written or replaced. Where nothing needs a gradient, a CPU takes a part of
+    the batch at a time; a module that still trains then runs through a view of its own, made anew for each batch,
+    because fused optimisers change weights behind torch's version counter.
 
-    Two limits of a folded copy: hooks on inner modules are not called, and a write through ``tensor.data`` is
-    not seen, where one under ``torch.no_grad()`` is.
+    Two limits of a view: hooks on inner modules are not called, and a write to a frozen module through
+    ``tensor.data`` is not seen, where one under ``torch.no_grad()`` is.
     """
 
     def __init__(self) -> None:
@@ -42,16 +41,28 @@ class FoldedEvaluation:
         """Return ``module(maps)`` for maps ``(N, C, H, W)``."""
         if torch.compiler.is_compiling():
             return _apply(module, maps)
-        tensors = _constant_tensors(module)
-        folded = None if tensors is None else self._folded(module, tensors)
-        return _apply_in_chunks(module if folded is None else folded, maps, constant=tensors is not None)
+        tensors = _tensors_in_eval_mode(module)
+        if tensors is None:
+            return _apply(module, maps)
+        trains = any(tensor.requires_grad for tensor in tensors)
+        builds_graph = torch.is_grad_enabled() and (trains or maps.requires_grad)
+        in_chunks = maps.device.type == "cpu" and len(maps) > MAPS_AT_ONCE and not builds_graph
+        if trains and not in_chunks:
+            return _apply(module, maps)
+        quick = self._view(module, tensors, trains)
+        return _apply_in_chunks(quick, maps) if in_chunks else _apply(quick, maps)
 
-    def _folded(self, module: nn.Module, tensors: list[Tensor]) -> nn.Module | None:
+    def _view(self, module: nn.Module, tensors: list[Tensor], trains: bool) -> nn.Module:
+        """Return the module's view with its present weights, or the module itself where it cannot be traced."""
         view = self._views.get(module)
-        if view is None or not view.is_fresh(tensors):
-            view = _View(_fold(module), [_Stamp(tensor.detach(), tensor._version) for tensor in tensors])
-            self._views[module] = view
-        return view.folded
+        if view is None:
+            view = _View(fuse(module), _stamps(tensors, trains))
+        elif trains or not view.is_fresh(tensors):
+            if view.fused is not None:
+                refresh(view.fused)
+            view = view._replace(stamps=_stamps(tensors, trains))
+        self._views[module] = view
+        return module if view.fused is None else view.fused
 
 
 class _Stamp(NamedTuple):
@@ -62,13 +73,16 @@ class _Stamp(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A folded copy, None where a module cannot be traced, and the stamps of the tensors it was made from."""
+    """A fused view, None where a module cannot be traced, and the stamps of the tensors that it shows.
 
-    folded: nn.Module | None
-    stamps: list[_Stamp]
+    Without stamps it must be refreshed before each use.
+    """
+
+    fused: fx.GraphModule | None
+    stamps: list[_Stamp] | None
 
     def is_fresh(self, tensors: list[Tensor]) -> bool:
-        if len(tensors) != len(self.stamps):
+        if self.stamps is None or len(tensors) != len(self.stamps):
             return False
         return all(
             stamp.version == tensor._version and stamp.alias.data_ptr() == tensor.data_ptr()
@@ -76,8 +90,14 @@ class _View(NamedTuple):
         )
 
 
-def _constant_tensors(module: nn.Module) -> list[Tensor] | None:
-    """Return all tensors of a frozen module in eval mode, None for any other. Flat, as each step calls it."""
+def _stamps(tensors: list[Tensor], trains: bool) -> list[_Stamp] | None:
+    if trains or any(tensor.is_inference() for tensor in tensors):
+        return None
+    return [_Stamp(tensor.detach(), tensor._version) for tensor in tensors]
+
+
+def _tensors_in_eval_mode(module: nn.Module) -> list[Tensor] | None:
+    """Return all tensors of a module, None where a part is in train mode or there are none. Each step calls it."""
     tensors: list[Tensor] = []
     parts: list[nn.Module | None] = [module]
     while parts:
@@ -88,33 +108,13 @@ def _constant_tensors(module: nn.Module) -> list[Tensor] | None:
             return None
         parts.extend(part._modules.values())
         tensors.extend(tensor for tensor in part._parameters.values() if tensor is not None)
-        if tensors and tensors[-1].requires_grad:
-            return None
         tensors.extend(tensor for tensor in part._buffers.values() if tensor is not None)
-    if not tensors or any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
-        return None
-    return tensors
+    return tensors or None
 
 
-def _fold(module: nn.Module) -> nn.Module | None:
-    # A copy made inside inference mode could never take part in a training graph.
-    with torch.inference_mode(False), torch.no_grad():
-        try:
-            folded: nn.Module = fuse(module)
-        except TraceError:
-            return None
-        return folded.requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def _apply_in_chunks(module: nn.Module, maps: Tensor, constant: bool) -> Tensor:
-    builds_graph = torch.is_grad_enabled() and (maps.requires_grad or not constant)
-    at_once = IMAGES_AT_ONCE if maps.shape[1] == CHANNELS_OF_IMAGES else MAPS_AT_ONCE
-    if maps.device.type != "cpu" or builds_graph or len(maps) <= at_once:
-        return _apply(module, maps)
-    if any(part.training for part in module.modules()):
-        return _apply(module, maps)
-    starts = range(0, len(maps), at_once)
-    return torch.cat([_apply(module, maps[start : start + at_once]) for start in starts])
+def _apply_in_chunks(module: nn.Module, maps: Tensor) -> Tensor:
+    starts = range(0, len(maps), MAPS_AT_ONCE)
+    return torch.cat([_apply(module, maps[start : start + MAPS_AT_ONCE]) for start in starts])
 
 
 def _apply(module: nn.Module, maps: Tensor) -> Tensor:

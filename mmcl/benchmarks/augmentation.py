@@ -118,9 +118,7 @@ def normalise_(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 
 @lru_cache(maxsize=64)
-def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Kept, because copying constants to a GPU in every step would make the host wait for it."""
     with torch.inference_mode(False):  # the first caller may be in inference mode, the next may train
         mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)

@@ -32,9 +32,7 @@ class Digits(Benchmark):
         images = large[:, None].repeat(1, 3, 1, 1)
         labels = torch.from_numpy(bunch.target).to(torch.int64)
         is_test = _rank_in_class(labels) % TEST_EVERY == TEST_EVERY - 1
-        splits = [
-            Samples(images[mask], labels[mask], torch.arange(int(mask.sum()))) for mask in (~is_test, is_test)
-        ]
+        splits = [Samples(images[mask], labels[mask], torch.arange(int(mask.sum()))) for mask in (~is_test, is_test)]
         return RawData(splits[0], splits[1], [str(digit) for digit in range(10)])
 
 

@@ -39,8 +39,7 @@ def open_image(files: FileImages, row: int) -> Image.Image:
             return rgb
     except UNREADABLE as error:
         raise UserError(
-            f"cannot read the image {path}: {error}. "
-            f"Replace the file by a good copy, or delete it, and run again."
+            f"cannot read the image {path}: {error}. Replace the file by a good copy, or delete it, and run again."
         ) from error
 
 

@@ -23,9 +23,7 @@ def class_folders(folder: Path) -> list[str]:
         entries = list(os.scandir(folder))
     except OSError as error:
         reason = error.strerror
-        raise UserError(
-            f"cannot read the folder {folder}: {reason}. {expected_layout(folder.parent)}"
-        ) from error
+        raise UserError(f"cannot read the folder {folder}: {reason}. {expected_layout(folder.parent)}") from error
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(f"{folder} has no class folders. {expected_layout(folder.parent)}")

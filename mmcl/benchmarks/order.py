@@ -40,9 +40,7 @@ class StepOrder:
         world: number of processes.
     """
 
-    def __init__(
-        self, count: int, batch_size: int, draw: tuple[int | str, ...], rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, draw: tuple[int | str, ...], rank: int = 0, world: int = 1) -> None:
         self.count = count
         self.batch_size = batch_size
         self.draw = draw

@@ -17,6 +17,9 @@ def deciding_part(config: DictConfig) -> dict[str, Any]:
     """Return the part of a checked configuration that decides the figures of a run."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     part = {name: plain[name] for name in ("seed", "memory", "backbone", "method")}
+    shared = part["method"].get("first_task_weights")
+    if shared is not None:
+        part["method"]["first_task_weights"] = _content_digest(Path(shared).expanduser())
     part["benchmark"] = {key: value for key, value in plain["benchmark"].items() if key not in WITHOUT_INFLUENCE}
     part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}
     return part
@@ -41,3 +44,8 @@ def run_directory(config: DictConfig) -> Path:
 
 def _digest(part: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _content_digest(file: Path) -> str:
+    """What a file holds decides figures, where it lies does not; a missing one is reported when it is read."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else str(file)

@@ -39,6 +39,12 @@ def normalise(argv: list[str]) -> list[str]:
     return flags + [f"{group}={choices[group]}" for group in GROUPS if group in choices] + sorted(values) + rest
 
 
+def documented(overrides: list[str]) -> list[str]:
+    """Return normalised overrides as the documentation spells them: ``+method=memo method.lr=0.1``."""
+    plain = [override.lstrip("+") for override in overrides]
+    return [f"+{override}" if override.startswith(("method=", "experiment=")) else override for override in plain]
+
+
 def _method_names(choice: str) -> str:
     return ",".join(_register_file(Path(name)) if name.endswith(".py") else name for name in choice.split(","))
 

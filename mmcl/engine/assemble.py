@@ -65,6 +65,7 @@ def build_method(config: DictConfig, benchmark: Benchmark) -> Method:
 
     torch.manual_seed(key(config.seed, "initialise"))
     quota = _quota(config, method_class, make_backbone(), task_count, benchmark.image_bytes)
+    quota.per_class(sum(benchmark.task_sizes))  # a budget too small stops here, not after hours in the last task
     ingredients = Ingredients(
         make_backbone=make_backbone,
         quota=quota,

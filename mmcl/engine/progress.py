@@ -23,11 +23,17 @@ class Progress:
 
     def __init__(self, task_count: int, speaks: bool, bar: bool) -> None:
         self.task_count, self.speaks = task_count, speaks
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-        self.bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not (speaks and bar))
-        if not self.bar.console.is_terminal:
-            self.bar.disable = True
+        console = Console(stderr=True)
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not (speaks and bar and console.is_terminal),
+            # Lines for a pipe stay in the pipe; lines for the terminal go above the bar.
+            redirect_stdout=sys.stdout.isatty(),
+        )
         self.row = self.bar.add_task("", total=1.0, left="")
         self.began = time.perf_counter()
         self.began_at: float | None = None
@@ -61,6 +67,5 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         if self.speaks:
-            self.bar.console.print("", end="")
-            self.console.print(line, markup=False)
+            sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmcl.engine.versions import write_text
+from mmcl.engine.versions import disk_space, write_whole
 from mmcl.errors import UserError
 
 COLUMNS = ("task", "stage", "epoch", "metric", "value")
@@ -67,20 +67,22 @@ class RunDirectory:
                 shutil.rmtree(self.state, ignore_errors=True)
                 for name in ("metrics.csv", "result.json"):
                     (self.path / name).unlink(missing_ok=True)
-            write_text(self.path / "identity.json", json.dumps({"identity": self.identity, "config": config}, indent=1))
+            owner = json.dumps({"identity": self.identity, "config": config}, indent=1)
+            write_whole(self.path / "identity.json", lambda part: part.write_text(owner))
             yield
         finally:
             lock.release()
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Replace ``result.json``."""
-        write_text(self.result, json.dumps(result, indent=1, allow_nan=False))
+        text = json.dumps(result, indent=1, allow_nan=False)
+        write_whole(self.result, lambda part: part.write_text(text))
 
     def write_confusion(self, readout: str, counts: list[list[int]]) -> None:
         """Replace ``confusion_<readout>.csv``: a row per true class, a column per answer."""
         text = io.StringIO()
         csv.writer(text).writerows(counts)
-        write_text(self.path / f"confusion_{readout}.csv", text.getvalue())
+        write_whole(self.path / f"confusion_{readout}.csv", lambda part: part.write_text(text.getvalue()))
 
 
 class MetricsFile:
@@ -99,7 +101,7 @@ class MetricsFile:
 
     def append(self, task: int, stage: str, epoch: int | None, figures: dict[str, float]) -> None:
         """Add figures of an epoch, or of a task's evaluation (``epoch`` None); known ones are left as they are."""
-        with self.path.open("a", newline="") as file:
+        with disk_space(self.path.parent), self.path.open("a", newline="") as file:
             for name, value in figures.items():
                 position = (str(task), stage, "" if epoch is None else str(epoch), name)
                 if position not in self.rows:

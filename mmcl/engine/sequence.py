@@ -1,4 +1,4 @@
-"""The journey of a run: tasks, stages, evaluation, and a saved state after each, so that a killed run goes on exactly."""
+"""The journey of a run: tasks, stages, evaluation, and a state saved after each, from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
 from mmcl.engine.stages import fit_stage, forget_checkpoints
-from mmcl.engine.state import SequenceState, StateFile
+from mmcl.engine.state import StateFile
 from mmcl.engine.trainers import make_trainer
+from mmcl.engine.versions import tensors, write_whole
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
 from mmcl.protocol import Task
@@ -70,6 +71,7 @@ class Sequence:
         state = self.state
         for name, counts in state.readouts.items():
             load_state(self.readouts[name], counts, self.writes)
+        self._measure()
         if state.method is None:
             return
         inside_task = state.stages_done > 0
@@ -114,13 +116,14 @@ class Sequence:
 
     def _finish_task(self, task: Task, mirror: Mirror) -> None:
         """Evaluate, print the task's line, and save what the next task begins with."""
+        self._share_first_task(task)
         evaluate(self.method, self.benchmark, task, self.readouts, self.config.trainer)
         state = self.state
         state.bytes.append({"task": task.index, **asdict(self.method.byte_report())})
         state.readouts = {name: synced_state(metrics) for name, metrics in self.readouts.items()}
         state.task, state.stages_done = task.index + 1, 0
-        values = {name: figures(metrics) for name, metrics in self.readouts.items()}
-        accuracies = {name: value["accuracy_curve"][task.index] for name, value in values.items()}  # type: ignore[index]
+        self._measure()
+        accuracies = {name: values["accuracy_curve"][task.index] for name, values in self.values.items()}
         if self.metrics is not None:
             flat = {f"{name}/accuracy": value for name, value in accuracies.items() if value is not None}
             self.metrics.append(task.index, "evaluation", None, flat)
@@ -128,6 +131,13 @@ class Sequence:
         self.progress.say(task_line(task, len(self.benchmark.task_sizes), accuracies, state.bytes[-1]))
         self._save()
         self._write_result("running")
+
+    def _share_first_task(self, task: Task) -> None:
+        """Write ``first_task.pt``, with which other methods may begin."""
+        weights = self.method.first_task_weights() if task.index == 0 else None
+        if weights is not None and self.writes:
+            content = {name: _on_cpu(value) for name, value in weights.items()}
+            write_whole(self.directory.path / "first_task.pt", tensors(content))
 
     def _save(self) -> None:
         """Save the state; only the first process writes."""
@@ -138,10 +148,13 @@ class Sequence:
         self.state_file.save(self.state)
         self.state.method = None
 
+    def _measure(self) -> None:
+        """Take the figures of all processes' counts together; all must call. Writing them needs no other process."""
+        self.values: dict[str, dict[str, Any]] = {name: figures(counts) for name, counts in self.readouts.items()}
+        self.confusions = {name: confusion_matrix(counts) for name, counts in self.readouts.items()}
+
     def _write_result(self, status: str, error: str | None = None) -> None:
-        """Write ``result.json`` and the confusion matrices of the latest task. All processes must call."""
-        values = {name: figures(metrics) for name, metrics in self.readouts.items()}
-        confusions = {name: confusion_matrix(metrics) for name, metrics in self.readouts.items()}
+        """Write ``result.json`` and the confusion matrices of the latest task."""
         if not self.writes or self.metrics is None:
             return
         result: dict[str, Any] = result_of(
@@ -151,13 +164,13 @@ class Sequence:
             config=OmegaConf.to_container(self.config, resolve=True),  # type: ignore[arg-type]
             command=self.command,
             benchmark=self.benchmark,
-            readouts=values,
+            readouts=self.values,
             byte_reports=self.state.bytes,
             metrics=self.metrics,
             wall_seconds=time.perf_counter() - self.began,
         )
         self.directory.write_result(result)
-        for name, counts in confusions.items():
+        for name, counts in self.confusions.items():
             self.directory.write_confusion(name, counts.tolist())
 
 

@@ -67,7 +67,7 @@ def fit_stage(
         device = trainer.strategy.root_device
         # Lightning keeps the modes that it finds, and the task before ended in eval mode.
         method.train()
-        trainer.fit(method, datamodule=benchmark, ckpt_path=None if last is None else str(last), weights_only=True)
+        trainer.fit(method, datamodule=benchmark, ckpt_path=None if last is None else str(last))
         method.to(device)
     method.end_stage(stage, task)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl.engine.versions import Versions
+from mmcl.engine.versions import Versions, tensors
 
 
 @dataclass
@@ -46,13 +46,7 @@ class StateFile:
 
     def save(self, state: SequenceState) -> None:
         """Write a state, whole or not at all."""
-
-        def save(part: Path) -> None:
-            # Through a file object: torch's own writer hides from its caller that the disk is full.
-            with part.open("wb") as file:
-                torch.save({**vars(state)}, file)
-
-        self.versions.write(state.position, save)
+        self.versions.write(state.position, tensors({**vars(state)}))
 
     def load(self) -> SequenceState:
         """Return the newest good state, or that of a run which has not begun."""

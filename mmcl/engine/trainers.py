@@ -102,8 +102,8 @@ class EpochFigures(Callback):
         means["loss"] = sum(means.values())
         if not all(abs(value) < float("inf") for value in means.values()):
             raise UserError(
-                f"the loss is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. The last good state is "
-                "kept. Try a smaller learning rate, such as method.later_tasks.lr=0.01"
+                f"the loss is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. The last good "
+                "state is kept. Try a smaller learning rate, such as method.later_tasks.lr=0.01"
             )
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = time.perf_counter() - self.began

@@ -1,18 +1,39 @@
-"""Files that are whole or not there: written aside and renamed; and versions whose names carry the digest of their content."""
+"""Files that are whole or not there, and versions of a file whose names carry the digest of their content."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from mmcl.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def disk_space(folder: Path) -> Iterator[None]:
+    """Guard the writing of a file in a folder.
+
+    Raises:
+        UserError: the disk is full; what was there before is untouched.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space left while writing in {folder}. What was saved before is intact: free some space and type the "
+            "same command again to go on"
+        ) from error
 
 
 @contextmanager
@@ -22,25 +43,30 @@ def whole_file(part: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full; what was there before is untouched.
     """
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield part
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left while writing in {part.parent}. What was saved before is intact: free some space and type the "
-                "same command again to go on"
-            ) from error
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+    with disk_space(part.parent):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file, whole or not at all."""
+def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+    """Let ``save`` replace a file, whole or not at all."""
     with whole_file(path.with_name(f".{path.name}.part")) as part:
-        part.write_text(text)
+        save(part)
         os.replace(part, path)
+
+
+def tensors(content: object) -> Callable[[Path], None]:
+    """Return what saves content for ``torch.load``; a full disk is an OSError, which ``torch.save`` to a path hides."""
+
+    def save(part: Path) -> None:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        part.write_bytes(buffer.getbuffer())
+
+    return save
 
 
 class Versions:
@@ -64,8 +90,9 @@ class Versions:
             save(part)
             written = self.folder / f"{self.stem}-{number:06d}-{_digest(part)}.pt"
             os.replace(part, written)
-        same_number = set(self.folder.glob(f"{self.stem}-{number:06d}-*.pt")) - {written}
-        for old in [*same_number, *self._newest_first()[self.keep + len(same_number) :]]:
+        for damaged in set(self.folder.glob(f"{self.stem}-{number:06d}-*.pt")) - {written}:
+            damaged.unlink()
+        for old in self._newest_first()[self.keep :]:
             old.unlink()
 
     def newest(self) -> Path | None:

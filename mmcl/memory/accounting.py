@@ -51,9 +51,7 @@ def counted_parameters(growth: str, blocks: BlockParameters, tasks: int) -> int:
     return _GROWTH[growth](blocks, tasks)
 
 
-def aligned_exemplars(
-    base_exemplars: int, budget_parameters: int, own_parameters: int, image_bytes: int
-) -> int:
+def aligned_exemplars(base_exemplars: int, budget_parameters: int, own_parameters: int, image_bytes: int) -> int:
     """Count the exemplars that bring a method to the bytes of a budget.
 
     The budget is ``budget_parameters`` together with ``base_exemplars``; the method keeps ``own_parameters``

@@ -79,6 +79,10 @@ class Method(LightningModule):
     def begin_task(self, task: Task) -> None:
         """Prepare for a task after :meth:`grow`, on the device of the run."""
 
+    def first_task_weights(self) -> dict[str, Tensor] | None:
+        """Return what other methods may begin with instead of training the first task; None if there is nothing."""
+        return None
+
     def stages(self, task: Task) -> list[Stage]:
         """Return the training passes of a task, in order; the same list whenever it is asked."""
         return []

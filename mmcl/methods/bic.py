@@ -17,7 +17,7 @@ from mmcl.config.schema import setting
 from mmcl.methods.base import Ingredients
 from mmcl.methods.class_incremental import ClassIncrementalConfig, DistillationMethod
 from mmcl.methods.losses import corrected_logits, distillation_loss, old_share
-from mmcl.protocol import Batch, Samples, Stage, Task
+from mmcl.protocol import Batch, Stage, Task
 from mmcl.randomness import permutation
 
 
@@ -48,12 +48,13 @@ class Bic(DistillationMethod):
 
     def stages(self, task: Task) -> list[Stage]:
         """Train the representation on what is not held out, then the newest correction on what is."""
-        schedule = self.config.first_task if task.index == 0 else self.config.later_tasks
+        if task.index == 0:
+            return super().stages(task)
         held_out = self._held_out(task)
         everything = self.training_samples(task)
-        stages = [Stage("representation", everything.select(~held_out), schedule)]
+        stages = [Stage("representation", everything.select(~held_out), self.config.later_tasks)]
         if held_out.any():
-            stages.append(Stage("bias", everything.select(held_out), schedule))
+            stages.append(Stage("bias", everything.select(held_out), self.config.later_tasks))
         return stages
 
     def begin_stage(self, stage: Stage, task: Task) -> None:
@@ -98,13 +99,12 @@ class Bic(DistillationMethod):
         return corrected_logits(logits, scales, shifts, boundaries)
 
     def _held_out(self, task: Task) -> Tensor:
-        """Mark the same number of samples of every class, new and old, bool ``(N,)``; none in the first task."""
-        samples: Samples = self.training_samples(task)
+        """Mark the same number of samples of every class, new and old, bool ``(N,)``."""
+        samples = self.training_samples(task)
         marked = torch.zeros(len(samples), dtype=torch.bool)
-        if task.known:
-            share = self.ingredients.quota.per_class(task.known)
-            for label in range(task.seen):
-                rows = (samples.labels == label).nonzero().flatten()
-                order = permutation(len(rows), self.ingredients.seed, task.index, "held out", label)
-                marked[rows[order[: int(self.config.held_out * share)]]] = True
+        share = self.ingredients.quota.per_class(task.known)
+        for label in range(task.seen):
+            rows = (samples.labels == label).nonzero().flatten()
+            order = permutation(len(rows), self.ingredients.seed, task.index, "held out", label)
+            marked[rows[order[: int(self.config.held_out * share)]]] = True
         return marked

@@ -7,8 +7,10 @@ Learning" (Zhou et al., TPAMI 2024) come from.
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from mmcl.backbones.freezing import freeze
 from mmcl.backbones.plain import PlainNetwork
 from mmcl.config.schema import ComponentConfig, Schedule, setting
+from mmcl.errors import UserError
 from mmcl.memory.accounting import ByteReport
 from mmcl.memory.nearest_mean import NearestMean
 from mmcl.memory.row_store import RowStore
@@ -32,6 +35,10 @@ class ClassIncrementalConfig(ComponentConfig):
 
     first_task: Schedule = setting("How the first task is trained.")
     later_tasks: Schedule = setting("How every later task is trained.")
+    first_task_weights: str | None = setting(
+        "File first_task.pt of a run of a plain network, loaded instead of training the first task: methods then share "
+        "its accuracy, as in the papers' tables. null trains."
+    )
 
 
 class ClassIncremental(Method):
@@ -55,8 +62,33 @@ class ClassIncremental(Method):
         self.known = task.known
         self.network.expand(task.seen)
 
+    def begin_task(self, task: Task) -> None:
+        """Load the first task's weights, if another run is to share them."""
+        if self._is_shared(task):
+            path = self.config.first_task_weights
+            try:
+                self.load_first_task(read_weights(path))
+            except RuntimeError as error:
+                raise UserError(
+                    f"method.first_task_weights={path}: of another network or another first task. {error}"
+                ) from error
+
+    def load_first_task(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights of a plain network for the first task's classes."""
+        self.network.load_state_dict(weights)
+
+    def first_task_weights(self) -> dict[str, Tensor] | None:
+        """Return the plain network."""
+        state: dict[str, Tensor] = self.network.state_dict()
+        return state
+
+    def _is_shared(self, task: Task) -> bool:
+        return task.index == 0 and self.config.first_task_weights is not None
+
     def stages(self, task: Task) -> list[Stage]:
-        """Train once, on :meth:`training_samples`."""
+        """Train once, on :meth:`training_samples`; not at all where the first task's weights are shared."""
+        if self._is_shared(task):
+            return []
         schedule = self.config.first_task if task.index == 0 else self.config.later_tasks
         return [Stage("representation", self.training_samples(task), schedule)]
 
@@ -132,6 +164,22 @@ class DistillationMethod(ReplayMethod):
         assert self.teacher is not None
         logits: Tensor = self.teacher(images).logits
         return logits
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Read ``first_task.pt``.
+
+    Raises:
+        UserError: no such file, or not one of ours.
+    """
+    try:
+        weights: dict[str, Tensor] = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"method.first_task_weights={path}: cannot be read ({error}). Name the first_task.pt in the directory of a "
+            "finished run of finetune or replay on the same benchmark and seed"
+        ) from error
+    return weights
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """DER: a whole frozen network per task, one growing classifier over all of them.
 
-Yan, Xie, He, "DER: Dynamically Expandable Representation for Class Incremental Learning", CVPR 2021, in PyCIL's form without
-pruning, which the tables come from. It is MEMO with an empty trunk.
+Yan, Xie, He, "DER: Dynamically Expandable Representation for Class Incremental Learning", CVPR 2021, in PyCIL's form
+without pruning, which the tables come from. It is MEMO with an empty trunk.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """iCaRL: replay, distillation from the previous network, and the nearest class mean as second readout.
 
-Rebuffi, Kolesnikov, Sperl, Lampert, "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017, in the form of
-PyCIL (cross-entropy and softened cross-entropy instead of binary ones), which the tables come from.
+Rebuffi, Kolesnikov, Sperl, Lampert, "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017, in PyCIL's
+form (cross-entropy and softened cross-entropy instead of binary ones), which the tables come from.
 """
 
 from __future__ import annotations

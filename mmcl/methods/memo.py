@@ -1,7 +1,8 @@
 """MEMO: one shared trunk, one specialised branch per task, one growing classifier over all branches.
 
-Zhou, Wang, Ye, Zhan, "A Model or 603 Exemplars: Towards Memory-Efficient Class-Incremental Learning", ICLR 2023. Shallow
-layers hardly change between tasks, so they are shared; the bytes saved against a whole network per task hold exemplars.
+Zhou, Wang, Ye, Zhan, "A Model or 603 Exemplars: Towards Memory-Efficient Class-Incremental Learning", ICLR 2023.
+Shallow layers hardly change between tasks, so they are shared; the bytes saved against a whole network per task hold
+exemplars.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mmcl.backbones.expandable import ExpandableNetwork
+from mmcl.backbones.expandable import ExpandableNetwork, load_plain
 from mmcl.config.schema import setting
 from mmcl.methods.class_incremental import ClassIncrementalConfig, ReplayMethod
 from mmcl.methods.losses import expansion_losses
@@ -43,6 +44,13 @@ class ExpansionMethod(ReplayMethod):
         """Leave the auxiliary head out of the first task, where its loss does not exist."""
         super().begin_stage(stage, task)
         self.network.auxiliary_head.requires_grad_(task.index > 0)
+
+    def load_first_task(self, weights: dict[str, Tensor]) -> None:
+        """Spread a plain network over trunk, first branch and classifier."""
+        load_plain(self.network, weights)
+
+    def first_task_weights(self) -> None:
+        """Offer nothing: a plain network could not take it."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy and, from the second task on, the auxiliary loss of the newest branch."""

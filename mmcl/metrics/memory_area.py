@@ -50,9 +50,7 @@ def accuracy_per_megabyte(memory_mb: Sequence[float], accuracy: Sequence[float])
     return AccuracyPerMegabyte(*(100 * share / memory for memory, share in (points[0], points[-1])))
 
 
-def _by_memory(
-    memory_mb: Sequence[float], accuracy: Sequence[float], at_least: int
-) -> list[tuple[float, float]]:
+def _by_memory(memory_mb: Sequence[float], accuracy: Sequence[float], at_least: int) -> list[tuple[float, float]]:
     if len(memory_mb) != len(accuracy):
         raise UserError(
             f"accuracy over memory: {len(memory_mb)} budgets but {len(accuracy)} accuracies; "

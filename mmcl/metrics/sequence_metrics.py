@@ -173,9 +173,7 @@ class ForwardTransfer(TaskCounts):
 
     chance: Tensor
 
-    def __init__(
-        self, task_sizes: Sequence[int], chance: Sequence[float] | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, task_sizes: Sequence[int], chance: Sequence[float] | None = None, **settings: Any) -> None:
         super().__init__(task_sizes, **settings)
         guess = 1 / self.ends.double() if chance is None else torch.tensor(chance, dtype=torch.float64)
         self.register_buffer("chance", guess, persistent=False)

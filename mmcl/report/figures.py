@@ -66,9 +66,7 @@ def accuracy_matrix(matrix: Sequence[Sequence[float | None]]) -> str:
     with matplotlib.rc_context(STYLE):
         percent = 100 * np.array(matrix, dtype=np.float64)
         figure, axes = _axes("classes of task", "after task", size=(4.2, 3.6))
-        image = axes.imshow(
-            np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100, interpolation="none"
-        )
+        image = axes.imshow(np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100, interpolation="none")
         figure.colorbar(image, ax=axes, label="accuracy (%)", fraction=0.046)
         if len(percent) <= MAX_ANNOTATED:
             for (row, column), value in np.ndenumerate(percent):

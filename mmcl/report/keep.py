@@ -1,4 +1,4 @@
-"""Keep results: copies of ``result.json`` that hold no path of the machine that made them, small enough for a repository."""
+"""Keep results: copies of ``result.json`` without a path of the machine that made them, fit for a repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def keep_results(runs: Path, folder: Path) -> list[Path]:
     """
     results = [result for result in find_results(runs)[0] if result.finished]
     if not results:
-        raise UserError(f"{runs}: no finished result below it. Name the folder of your runs, such as: mmcl keep runs kept")
+        raise UserError(
+            f"{runs}: no finished result below it. Name the folder of your runs, such as: mmcl keep runs kept"
+        )
     return [_keep(result, folder) for result in results]
 
 

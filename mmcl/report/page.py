@@ -81,9 +81,7 @@ def write_page(
 def _template() -> Template:
     loader = PackageLoader("mmcl.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(
-        number=_number, signed=_signed, bytes=_bytes, percent=_percent, seconds=_seconds
-    )
+    environment.filters.update(number=_number, signed=_signed, bytes=_bytes, percent=_percent, seconds=_seconds)
     return environment.get_template("page.html")
 
 

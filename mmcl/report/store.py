@@ -150,9 +150,7 @@ def _check_matrix(value: Any, where: str) -> None:
 
 
 def _check_numbers(values: Any, where: str) -> None:
-    if not isinstance(values, list) or not all(
-        value is None or isinstance(value, (int, float)) for value in values
-    ):
+    if not isinstance(values, list) or not all(value is None or isinstance(value, (int, float)) for value in values):
         raise ValueError(f"{where}: expected numbers")
 
 

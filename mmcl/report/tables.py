@@ -124,16 +124,12 @@ def _find(path: Path | str) -> Path:
         return shipped[str(path)]
     if Path(path).is_file():
         return Path(path)
-    raise UserError(
-        f"no table '{path}'.{nearest(str(path), shipped)}\nTables: {', '.join(shipped)}; or name a file."
-    )
+    raise UserError(f"no table '{path}'.{nearest(str(path), shipped)}\nTables: {', '.join(shipped)}; or name a file.")
 
 
 def _name(file: Path) -> str:
     folder = shipped_folder("experiments")
-    relative = (
-        file.resolve().relative_to(folder) if file.resolve().is_relative_to(folder) else Path(file.name)
-    )
+    relative = file.resolve().relative_to(folder) if file.resolve().is_relative_to(folder) else Path(file.name)
     return relative.with_suffix("").as_posix()
 
 
@@ -141,16 +137,12 @@ def _row(node: Any, where: str) -> Row:
     keys = _checked(Row, node, where)
     if keys["overrides"] is not None:
         keys["overrides"] = _strings(keys["overrides"], f"{where}: overrides")
-    keys["sweep"] = tuple(
-        _point(point, f"{where}: sweep[{i}]") for i, point in enumerate(keys.get("sweep", ()))
-    )
+    keys["sweep"] = tuple(_point(point, f"{where}: sweep[{i}]") for i, point in enumerate(keys.get("sweep", ())))
     if keys["sweep"] and keys["overrides"] is not None:
         raise UserError(f"{where}: a row has overrides or a sweep, not both. Set overrides: null")
     if not isinstance(keys["printed"], dict):
         raise UserError(f"{where}: printed: expected figures such as {{last_accuracy: 61.98}}, or {{}}")
-    keys["printed"] = {
-        name: _printed(name, value, f"{where}: printed") for name, value in keys["printed"].items()
-    }
+    keys["printed"] = {name: _printed(name, value, f"{where}: printed") for name, value in keys["printed"].items()}
     if keys["printed"] and keys.get("source") not in SOURCES:
         known = ", ".join(SOURCES)
         raise UserError(
@@ -184,9 +176,7 @@ def _checked(kind: type[Any], node: Any, where: str, given: tuple[str, ...] = ()
         raise UserError(f"{where}: expected keys {', '.join(known)}; got {node!r}")
     for key in node:
         if key not in known:
-            raise UserError(
-                f"{where}: unknown key '{key}'.{nearest(str(key), known)}\nKeys: {', '.join(known)}"
-            )
+            raise UserError(f"{where}: unknown key '{key}'.{nearest(str(key), known)}\nKeys: {', '.join(known)}")
     for key, entry in known.items():
         if key not in node and entry.default is MISSING:
             raise UserError(f"{where}: key '{key}' is missing. Keys: {', '.join(known)}")
@@ -201,7 +191,5 @@ def _number(value: Any, where: str) -> float:
 
 def _strings(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise UserError(
-            f"{where}: expected a list of strings such as [+method=memo, seed=1993], got {value!r}"
-        )
+        raise UserError(f"{where}: expected a list of strings such as [+method=memo, seed=1993], got {value!r}")
     return tuple(value)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmcl.backbones import ExpandableNetwork, freeze, unshared
 from mmcl.backbones.cifar_resnet import cifar_resnet
 from mmcl.backbones.convnet import convnet2
-from mmcl.backbones.folding import IMAGES_AT_ONCE, FoldedEvaluation
+from mmcl.backbones.folding import MAPS_AT_ONCE, FoldedEvaluation
 from mmcl.backbones.imagenet_resnet import imagenet_resnet
 from mmcl.backbones.split import SplitBackbone
 
@@ -43,7 +43,7 @@ def images(count: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("count", [0, 1, IMAGES_AT_ONCE + 3])
+@pytest.mark.parametrize("count", [0, 1, MAPS_AT_ONCE + 3])
 def test_folded_equals_plain(name: str, count: int) -> None:
     backbone = frozen_backbone(BACKBONES[name])
     actual, expected = FoldedEvaluation()(backbone, images(count)), backbone(images(count))
@@ -55,7 +55,7 @@ def test_gradients_flow_to_the_input_and_not_to_weights() -> None:
     backbone, evaluate = frozen_backbone(), FoldedEvaluation()
     gradients = []
     for forward in (backbone, lambda maps: evaluate(backbone, maps)):
-        pixels = images(IMAGES_AT_ONCE + 1).requires_grad_()
+        pixels = images(MAPS_AT_ONCE + 1).requires_grad_()
         forward(pixels).square().sum().backward()
         gradients.append(pixels.grad)
     assert_equal_within_tolerance(gradients[1], gradients[0])

@@ -21,12 +21,12 @@ def die(*_: Any, **__: Any) -> None:
 
 def die_inside_an_epoch() -> None:
     """Die between two steps of the third epoch of the second task."""
-    _before_a_step(die, epoch=2)
+    _after_some_steps(die, epoch=2)
 
 
 def die_inside_the_bias_stage() -> None:
     """Die in BiC's second stage."""
-    _before_a_step(die, epoch=2, stage="bias")
+    _after_some_steps(die, epoch=2, stage="bias", steps=1)
 
 
 def die_between_stages() -> None:
@@ -75,17 +75,17 @@ def loss_becomes_nan() -> None:
         with torch.no_grad():
             next(method.parameters()).fill_(float("nan"))
 
-    _before_a_step(spoil, epoch=2)
+    _after_some_steps(spoil, epoch=2)
 
 
-def _before_a_step(act: Callable[[Method], None], epoch: int, stage: str = "representation") -> None:
+def _after_some_steps(act: Callable[[Method], None], epoch: int, stage: str = "representation", steps: int = 2) -> None:
     account = Method._account
-    steps = [0]
+    seen = [0]
 
     def counted(self: Method, terms: Any, count: int) -> None:
         account(self, terms, count)
-        steps[0] += self.known > 0 and self.stage.name == stage and self.trainer.current_epoch == epoch
-        if steps[0] == 2:
+        seen[0] += self.known > 0 and self.stage.name == stage and self.trainer.current_epoch == epoch
+        if seen[0] == steps:
             act(self)
 
     Method._account = counted

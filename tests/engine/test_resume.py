@@ -144,7 +144,7 @@ def test_every_method_goes_on_inside_a_task(name: str, tmp_path: Path, monkeypat
 
 def test_every_boundary_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted after each saved state in turn, a run of BiC needs many starts and ends as one start does."""
-    arguments = ["+method=bic", "method.later_tasks.epochs=1", "benchmark.increment=4"]
+    arguments = ["+method=bic", "method.later_tasks.epochs=1", "benchmark.increment=4", "memory.size=100"]
     undisturbed = run_here(tiny(tmp_path / "undisturbed", *arguments))
     save = sequence.Sequence._save
 

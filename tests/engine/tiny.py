@@ -16,7 +16,7 @@ from mmcl.engine.state import StateFile
 TINY = (
     "benchmark=digits",
     "benchmark.increment=5",
-    "backbone.depth=8",
+    "backbone=conv2",
     "backbone.width=4",
     "memory.size=60",
     "method.first_task.epochs=1",
