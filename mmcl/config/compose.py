@@ -7,7 +7,7 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
 from mmcl.config.locate import options, shipped_folder
@@ -47,5 +47,7 @@ def _as_user_error(error: Exception) -> UserError:
         group, _, name = str(error.missing_cfg_file).partition("/")
         known = options(group)
         return UserError(f"unknown {group} '{name}'.{nearest(name, known)}\n{group}: {', '.join(known)}")
+    if isinstance(error, OverrideParseException):
+        return UserError(f"cannot read {error.override.lstrip('+')}: {error}")
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     return UserError(f"{error}" if cause is error else f"{error}\n{cause}")

@@ -15,6 +15,8 @@ from mmcl.config.locate import GROUPS
 from mmcl.errors import UserError
 
 METHOD_FILES = "MMCL_METHOD_FILES"
+# Hydra's flags whose value is an argument of its own: --cfg job, --config-dir my_conf.
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
 
 def normalise(argv: list[str]) -> list[str]:
@@ -26,9 +28,9 @@ def normalise(argv: list[str]) -> list[str]:
     loads the file and chooses the method that it defines.
     """
     flags, choices, values, rest = [], {}, [], []
-    for argument in argv:
+    for before, argument in zip(["", *argv], argv, strict=False):
         name, equals, value = argument.lstrip("+").partition("=")
-        if argument.startswith("-"):
+        if argument.startswith("-") or before in FLAGS_WITH_VALUE:
             flags.append(argument)
         elif name in GROUPS and equals:
             choices[name] = _method_names(value) if name == "method" else value

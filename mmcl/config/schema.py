@@ -7,6 +7,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from mmcl.errors import UserError, nearest
+
+SCHEDULERS = ("multistep", "cosine")
+
 
 def setting(help: str) -> Any:
     """Declare a key that the YAML must give; ``help`` is what ``mmcl show`` prints, with the meaning at the limits."""
@@ -34,6 +38,14 @@ class Schedule:
     milestones: list[int] = setting("Epochs after which multistep decays; empty keeps the rate. cosine ignores it.")
     lr_decay: float = setting("Factor of each decay; 1 keeps the rate.")
     t_max: int | None = setting("Epochs from lr to 0 under cosine; null is all of them, fewer turns upwards again.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that would train for ever, or stop only when training begins."""
+        if self.scheduler not in SCHEDULERS:
+            known = " or ".join(SCHEDULERS)
+            raise UserError(f"scheduler={self.scheduler}: expected {known}.{nearest(self.scheduler, SCHEDULERS)}")
+        if self.epochs < 0 or self.batch_size < 1:
+            raise UserError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected at least 0 and at least 1")
 
 
 @dataclass

@@ -23,7 +23,7 @@ def checked(config: DictConfig) -> DictConfig:
     Raises:
         UserError: no method chosen; or a list of all unknown keys, wrong types and missing values at once.
     """
-    if config.get("method") is None:
+    if config.get("method") is None or "_target_" not in config.method:
         names = ", ".join(options("method"))
         raise UserError(f"no method chosen. Methods: {names}\nType for example: python -m mmcl.run +method=memo")
     schemas: dict[str, type] = {name: schema_of(config[name]["_target_"]) for name in TYPED_BY_TARGET}

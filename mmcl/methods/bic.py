@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from mmcl.backbones.freezing import freeze, unfreeze
 from mmcl.config.schema import setting
 from mmcl.methods.base import Ingredients
-from mmcl.methods.class_incremental import ClassIncrementalConfig, DistillationMethod
-from mmcl.methods.losses import corrected_logits, distillation_loss, old_share
+from mmcl.methods.class_incremental import DistillationConfig, DistillationMethod
+from mmcl.methods.losses import corrected_logits, weighted_distillation_losses
 from mmcl.protocol import Batch, Stage, Task
 from mmcl.randomness import permutation
 
 
 @dataclass
-class BicConfig(ClassIncrementalConfig):
+class BicConfig(DistillationConfig):
     """Keys of BiC."""
 
-    temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. PyCIL: 2.")
     held_out: float = setting("Share of a class's part of the memory that is held out for the bias stage. PyCIL: 0.1.")
 
 
@@ -76,12 +75,10 @@ class Bic(DistillationMethod):
         if self.stage.name == "bias":
             # PyCIL applies the softmax twice; its tables come from that.
             return {"classification": F.cross_entropy(logits.softmax(dim=1), batch.labels)}
-        classification = F.cross_entropy(logits, batch.labels)
         if not self.known:
-            return {"classification": classification}
-        share = old_share(self.known, logits.shape[1])
-        distillation = distillation_loss(logits, self.logits_old(batch.images), self.config.temperature)
-        return {"classification": (1 - share) * classification, "distillation": share * distillation}
+            return {"classification": F.cross_entropy(logits, batch.labels)}
+        logits_old = self.logits_old(batch.images)
+        return weighted_distillation_losses(logits, logits_old, batch.labels, self.config.temperature)
 
     def scores(self, images: Tensor) -> dict[str, Tensor]:
         """Classify by corrected logits (``cnn``) and by the nearest class mean (``nme``)."""

@@ -138,8 +138,17 @@ class ReplayMethod(ClassIncremental):
         return ByteReport.measure(self.network, image_bytes=self.ingredients.image_bytes, memory=self.memory)
 
 
+@dataclass
+class DistillationConfig(ClassIncrementalConfig):
+    """Keys of methods that learn from the network of the task before."""
+
+    temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. PyCIL: 2.")
+
+
 class DistillationMethod(ReplayMethod):
     """A replay method that holds a frozen copy of the network of the task before."""
+
+    Config: ClassVar[type] = DistillationConfig
 
     def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
         super().__init__(config, ingredients)

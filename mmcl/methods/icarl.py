@@ -6,29 +6,16 @@ form (cross-entropy and softened cross-entropy instead of binary ones), which th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcl.config.schema import setting
-from mmcl.methods.class_incremental import ClassIncrementalConfig, DistillationMethod
+from mmcl.methods.class_incremental import DistillationMethod
 from mmcl.methods.losses import distillation_loss
 from mmcl.protocol import Batch
 
 
-@dataclass
-class IcarlConfig(ClassIncrementalConfig):
-    """Keys of iCaRL."""
-
-    temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. PyCIL: 2.")
-
-
 class Icarl(DistillationMethod):
     """Cross-entropy plus distillation with weight 1."""
-
-    Config: ClassVar[type] = IcarlConfig
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy and, from the second task on, distillation."""

@@ -55,6 +55,24 @@ def old_share(known: int, seen: int) -> float:
     return known / seen
 
 
+def weighted_distillation_losses(
+    logits: Tensor, logits_old: Tensor, targets: Tensor, temperature: float
+) -> dict[str, Tensor]:
+    """Return the losses of WA and BiC after the first task, to be summed; :func:`old_share` weighs distillation.
+
+    Args:
+        logits: ``(B, seen)``.
+        logits_old: teacher's logits ``(B, known)``.
+        targets: int64 ``(B,)``.
+        temperature: of the distillation.
+    """
+    share = old_share(logits_old.shape[1], logits.shape[1])
+    return {
+        "classification": (1 - share) * F.cross_entropy(logits, targets),
+        "distillation": share * distillation_loss(logits, logits_old, temperature),
+    }
+
+
 def corrected_logits(logits: Tensor, scales: Tensor, shifts: Tensor, boundaries: list[int]) -> Tensor:
     """Scale and shift the logits of each task's classes (BiC, eq. 5).
 

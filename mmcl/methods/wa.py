@@ -6,41 +6,26 @@ PyCIL's settings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmcl.backbones.heads import GrowingLinear, align_weights
-from mmcl.config.schema import setting
-from mmcl.methods.class_incremental import ClassIncrementalConfig, DistillationMethod
-from mmcl.methods.losses import distillation_loss, old_share
+from mmcl.methods.class_incremental import DistillationMethod
+from mmcl.methods.losses import weighted_distillation_losses
 from mmcl.protocol import Batch, Stage, Task
-
-
-@dataclass
-class WaConfig(ClassIncrementalConfig):
-    """Keys of WA."""
-
-    temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. PyCIL: 2.")
 
 
 class Wa(DistillationMethod):
     """(1 - s) cross-entropy + s distillation, s the share of old classes; then equal mean norms of old and new rows."""
 
-    Config: ClassVar[type] = WaConfig
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy and, from the second task on, distillation, weighted by the share of old classes."""
         logits = self.network(batch.images).logits
-        classification = F.cross_entropy(logits, batch.labels)
         if not self.known:
-            return {"classification": classification}
-        share = old_share(self.known, logits.shape[1])
-        distillation = distillation_loss(logits, self.logits_old(batch.images), self.config.temperature)
-        return {"classification": (1 - share) * classification, "distillation": share * distillation}
+            return {"classification": F.cross_entropy(logits, batch.labels)}
+        logits_old = self.logits_old(batch.images)
+        return weighted_distillation_losses(logits, logits_old, batch.labels, self.config.temperature)
 
     def end_stage(self, stage: Stage, task: Task) -> None:
         """Align the new classes' weights."""

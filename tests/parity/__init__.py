@@ -1,4 +1,4 @@
-"""Parity checks: one function per ``kind`` of golden vector. ``tests/test_golden.py`` finds the files and calls them."""
+"""Parity checks: one function per ``kind`` of golden vector; ``tests/test_golden.py`` finds the files."""
 
 from __future__ import annotations
 

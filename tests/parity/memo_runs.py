@@ -1,6 +1,6 @@
 """Whole runs on toy data, the losses, and the modes and schedules of every stage, against golden values.
 
-The runs go through the engine that real runs use; only the data, the initial weights and the shuffles are recorded ones.
+The runs go through the engine that real runs use; only data, initial weights and shuffles are recorded ones.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ from mmcl import randomness
 from mmcl.backbones.freezing import is_frozen
 from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, RawData
-
 from mmcl.config.components import build
 from mmcl.config.compose import compose_run
 from mmcl.engine import assemble
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
 from mmcl.methods.base import Ingredients, sgd
-from mmcl.methods.losses import auxiliary_targets, distillation_loss, expansion_losses, new_class_loss, old_share
+from mmcl.methods.losses import (
+    auxiliary_targets,
+    distillation_loss,
+    expansion_losses,
+    new_class_loss,
+    old_share,
+    weighted_distillation_losses,
+)
 from mmcl.protocol import Batch, Samples, Task
 from tests.parity import Golden, close, parity
 from tests.parity.names import build_arch, load_golden, to_golden
@@ -119,8 +125,8 @@ class RecordedSequence(Sequence):
 def run_recorded(method_name: str, golden: Golden, extra: list[str]) -> None:
     """Run a method through the engine on a golden file and check every task."""
     config = compose_run([f"method={method_name}", "benchmark=digits", "recipe=paper", *_overrides(golden), *extra])
-    # In float32 a unit on the edge of its ReLU falls on either side, depending on the processor's kernels; from there on
-    # a run is another run. In float64 it falls on the recorded side.
+    # In float32 a unit on the edge of its ReLU falls on either side, depending on the processor's kernels, and from
+    # there on a run is another run. In float64 it falls on the recorded side.
     config.trainer = {**config.trainer, "accelerator": "cpu", "progress": False, "precision": "64-true"}
     benchmark = RecordedBenchmark(golden)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
@@ -246,9 +252,9 @@ def check_baseline_losses(golden: Golden) -> None:
         new_targets = torch.from_numpy(golden[f"{at}new_targets"])
         close(classification, golden[f"{at}ce"])
         close(new_class_loss(logits, new_targets, known).detach(), golden[f"{at}finetune_loss"])
-        share = old_share(known, logits.shape[1])
-        close(share, golden[f"{at}wa_lambda"])
-        close((1 - share) * classification + share * distillation.detach(), golden[f"{at}wa_loss"])
+        close(old_share(known, logits.shape[1]), golden[f"{at}wa_lambda"])
+        weighted = weighted_distillation_losses(logits, logits_old, targets, temperature)
+        close(sum(weighted.values()).detach(), golden[f"{at}wa_loss"])
         close(classification + distillation.detach(), golden[f"{at}icarl_loss"])
 
 
@@ -299,10 +305,10 @@ def _check_task(golden: Golden, at: str, method: Any, first: bool) -> None:
     for name in ("weight_decay", "momentum", "nesterov"):
         assert optimizer.param_groups[0][name] == golden[at + name]
     assert network.trunk.training == golden[f"{at}base_training"]
-    assert not is_frozen(network.trunk) == golden[f"{at}base_requires_grad"]
+    assert is_frozen(network.trunk) != golden[f"{at}base_requires_grad"]
     assert [branch.training for branch in network.branches] == golden[f"{at}extractor_training"].tolist()
     assert [not is_frozen(branch) for branch in network.branches] == golden[f"{at}extractor_requires_grad"].tolist()
-    # The recorded optimiser holds the auxiliary head in the first task, too, where it gets no gradient; ours leaves it out.
+    # The recorded optimiser holds the auxiliary head in the first task, too, where it gets no gradient.
     auxiliary = sum(parameter.numel() for parameter in network.auxiliary_head.parameters()) * first
     optimised = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
     assert optimised + auxiliary == golden[f"{at}optimised_params"] == golden[f"{at}trainable_params"]
