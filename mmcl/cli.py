@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,10 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: list[str]) -> None:
-    from mmcl.run import main as run_main
-
-    sys.argv = ["mmcl run", *arguments]
-    run_main()
+    """Become ``python -m mmcl.run``: Lightning starts further processes by the command line that it finds."""
+    os.execv(sys.executable, [sys.executable, "-m", "mmcl.run", *arguments])
 
 
 def _names(kind: str) -> list[str]:
@@ -92,7 +91,7 @@ def _names(kind: str) -> list[str]:
 
 
 def _ls(kind: str | None) -> None:
-    for plural in [kind] if kind else ["methods", "benchmarks", "backbones", "experiments", "tables", "trainers"]:
+    for plural in [kind] if kind else KINDS:
         console.print(f"[bold]{plural}[/bold]")
         for name in _names(KINDS[plural]):
             console.print(f"  {name}", markup=False)
@@ -130,11 +129,10 @@ def _show_table(name: str) -> None:
 def _show_component(group: str, name: str) -> None:
     """Print what a component is, its paper, and its keys with values and meanings."""
     from mmcl.config.components import describe, locate, schema_of
-    from mmcl.config.compose import compose_run
+    from mmcl.config.compose import compose_unchecked
 
     choice = f"{group}={name}"
-    needed = [] if group == "method" else ["method=finetune"]
-    node = compose_run([*needed, choice, "recipe=paper"])[group]
+    node = compose_unchecked([choice, "recipe=paper"])[group]
     component = locate(node["_target_"])
     console.print(f"[bold]{group} {name}[/bold]\n")
     for text in (inspect.getdoc(sys.modules[component.__module__]), inspect.getdoc(component)):

@@ -32,9 +32,7 @@ def herd_by_distances(vectors: np.ndarray, images: np.ndarray, count: int) -> li
     return picked
 
 
-def reference(
-    features: torch.Tensor, labels: torch.Tensor, count: int, image_shape: tuple[int, ...]
-) -> list[int]:
+def reference(features: torch.Tensor, labels: torch.Tensor, count: int, image_shape: tuple[int, ...]) -> list[int]:
     picked: list[int] = []
     for label in range(int(labels.max()) + 1):
         rows = (labels == label).nonzero().flatten().numpy()

@@ -22,13 +22,21 @@ def compose_run(arguments: list[str]) -> DictConfig:
     Raises:
         UserError: an unknown option, key or type; the message names the nearest valid one.
     """
+    return checked(compose_unchecked(arguments))
+
+
+def compose_unchecked(arguments: list[str]) -> DictConfig:
+    """Return the configuration of these arguments as ``conf/`` gives it, whatever is unknown or missing in it.
+
+    Raises:
+        UserError: an unknown option of a group.
+    """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3", job_name="mmcl"):
         try:
-            config = hydra_compose("config", overrides=[a for a in normalise(arguments) if not a.startswith("-")])
+            return hydra_compose("config", overrides=[a for a in normalise(arguments) if not a.startswith("-")])
         except (HydraException, ValueError) as error:
             raise _as_user_error(error) from error
-    return checked(config)
 
 
 def compose_sweep(arguments: list[str]) -> list[DictConfig]:

@@ -16,7 +16,7 @@ from mmcl.errors import UserError
 
 METHOD_FILES = "MMCL_METHOD_FILES"
 # Hydra's flags whose value is an argument of its own: --cfg job, --config-dir my_conf.
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd"}
 
 
 def normalise(argv: list[str]) -> list[str]:
@@ -24,10 +24,13 @@ def normalise(argv: list[str]) -> list[str]:
 
     ``+method=memo`` and ``method=memo`` become the same group choice; choices stand in the fixed order of the groups;
     any other ``key=value`` becomes ``++key=value``, so that an unknown key reaches our own check, which knows the
-    nearest valid one. Flags go first: Hydra's parser does not accept them between overrides. ``+method=my_file.py``
-    loads the file and chooses the method that it defines.
+    nearest valid one. Of a key that is typed twice, the last value counts. Flags go first: Hydra's parser does not
+    accept them between overrides. ``+method=my_file.py`` loads the file and chooses the method that it defines.
     """
-    flags, choices, values, rest = [], {}, [], []
+    flags: list[str] = []
+    choices: dict[str, str] = {}
+    values: dict[str, str] = {}
+    rest: list[str] = []
     for before, argument in zip(["", *argv], argv, strict=False):
         name, equals, value = argument.lstrip("+").partition("=")
         if argument.startswith("-") or before in FLAGS_WITH_VALUE:
@@ -37,14 +40,21 @@ def normalise(argv: list[str]) -> list[str]:
         elif not equals or name.startswith(("hydra", "~")) or "@" in name:
             rest.append(argument)
         else:
-            values.append(f"++{name}={value}")
-    return flags + [f"{group}={choices[group]}" for group in GROUPS if group in choices] + sorted(values) + rest
+            values[name] = _quoted_path(value)
+    chosen = [f"{group}={choices[group]}" for group in GROUPS if group in choices]
+    return [*flags, *chosen, *(f"++{name}={values[name]}" for name in sorted(values)), *rest]
 
 
 def documented(overrides: list[str]) -> list[str]:
     """Return normalised overrides as the documentation spells them: ``+method=memo method.lr=0.1``."""
     plain = [override.lstrip("+") for override in overrides]
     return [f"+{override}" if override.startswith(("method=", "experiment=")) else override for override in plain]
+
+
+def _quoted_path(value: str) -> str:
+    """Quote a path, whose characters mean something else to Hydra's parser: ``~`` is an error there."""
+    is_path = value.startswith(("~", "/")) and "," not in value
+    return "'{}'".format(value.replace("'", "\\'")) if is_path else value
 
 
 def _method_names(choice: str) -> str:

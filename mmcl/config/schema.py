@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from mmcl.errors import UserError, nearest
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SCHEDULERS = ("multistep", "cosine")
 
 
@@ -76,6 +77,12 @@ class TrainerConfig:
     )
     progress: bool = setting("Show a progress bar when standard error is a terminal.")
     isolate: bool = setting("Run each job of a sweep in a process of its own.")
+
+    def __post_init__(self) -> None:
+        """Refuse what no method here can compute in."""
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UserError(f"trainer.precision={self.precision}: expected one of {known}. Images are float32.")
 
 
 @dataclass

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmcl.config.components import schema_of
+from mmcl.config.components import build, schema_of
 from mmcl.config.locate import options
-from mmcl.config.schema import RunConfig
+from mmcl.config.schema import RunConfig, TrainerConfig
 from mmcl.errors import UserError, nearest
 from mmcl.memory.quota import MemoryConfig
 
@@ -31,8 +33,23 @@ def checked(config: DictConfig) -> DictConfig:
     problems = _problems(config, RunConfig, "", schemas)
     if problems:
         raise UserError("the configuration has errors:\n  " + "\n  ".join(problems))
-    plain = OmegaConf.to_container(config, resolve=True)
-    return OmegaConf.create(plain)  # type: ignore[return-value,arg-type]
+    resolved: DictConfig = OmegaConf.create(OmegaConf.to_container(config, resolve=True))  # type: ignore[assignment,arg-type]
+    refused = list(_refused(resolved, {**schemas, "trainer": TrainerConfig}))
+    if refused:
+        raise UserError("\n".join(refused))
+    return resolved
+
+
+def _refused(config: DictConfig, schemas: dict[str, type]) -> Iterator[str]:
+    """Yield what the components say against their values; a backbone is built, without memory for its weights."""
+    for name, schema in schemas.items():
+        try:
+            OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config[name]))
+            if name == "backbone":
+                with torch.device("meta"):
+                    build(config.backbone)
+        except UserError as error:
+            yield str(error)
 
 
 def _problems(node: DictConfig, schema: type, prefix: str, schemas: dict[str, type]) -> list[str]:

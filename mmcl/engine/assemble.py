@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
 from mmcl.config.components import build, locate
-from mmcl.config.compose import compose_run
 from mmcl.config.identity import identity, run_directory
-from mmcl.config.locate import options
-from mmcl.engine.processes import is_first_process
+from mmcl.config.locate import options, shipped_folder
+from mmcl.engine.processes import is_first_process, started_from_outside
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
+from mmcl.engine.trainers import make_trainer
 from mmcl.errors import UserError, nearest
 from mmcl.memory.accounting import BlockParameters, counted_parameters
 from mmcl.memory.herding import selector
@@ -36,6 +36,9 @@ def run(config: DictConfig, command: str) -> Path:
     directory = RunDirectory(run_directory(config), identity(config))
     if directory.is_finished() and not config.force:
         return directory.result
+    if config.force and started_from_outside():
+        raise UserError(f"force=true works with one start only, not under torchrun or srun. Delete {directory.path}")
+    make_trainer(config.trainer)  # a missing device is noticed before anything is read or written
     benchmark: Benchmark = build(config.benchmark)
     benchmark.prepare_data()
     benchmark.setup()
@@ -48,7 +51,7 @@ def run(config: DictConfig, command: str) -> Path:
         sequence = Sequence(config, benchmark, method, directory, command)
         try:
             sequence.run()
-        except UserError as error:
+        except Exception as error:
             sequence.fail(str(error))
             raise
     return directory.result
@@ -65,7 +68,8 @@ def build_method(config: DictConfig, benchmark: Benchmark) -> Method:
 
     torch.manual_seed(key(config.seed, "initialise"))
     quota = _quota(config, method_class, make_backbone(), task_count, benchmark.image_bytes)
-    quota.per_class(sum(benchmark.task_sizes))  # a budget too small stops here, not after hours in the last task
+    if method_class.keeps_memory:
+        quota.per_class(sum(benchmark.task_sizes))  # a budget too small stops here, not after hours in the last task
     ingredients = Ingredients(
         make_backbone=make_backbone,
         quota=quota,
@@ -97,5 +101,6 @@ def _growth_of(name: str) -> str:
     known = options("method")
     if name not in known:
         raise UserError(f"memory.align_to={name}: no such method.{nearest(name, known)} Methods: {', '.join(known)}")
-    growth: str = locate(compose_run([f"method={name}"]).method["_target_"]).growth
+    target = OmegaConf.select(OmegaConf.load(shipped_folder("conf") / "method" / f"{name}.yaml"), "_target_")
+    growth: str = locate(target).growth
     return growth

@@ -45,9 +45,20 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def epoch_done(self, task: Task, stage: Stage, epoch: int, figures: dict[str, float]) -> None:
-        """Move the bar. The time left assumes that every task takes as long as the average one so far."""
-        done = (task.index + (epoch + 1) / stage.schedule.epochs) / self.task_count
+    def epoch_done(
+        self, task: Task, stage: Stage, position: tuple[int, int], epoch: int, figures: dict[str, float]
+    ) -> None:
+        """Move the bar. The time left assumes that every task takes as long as the average one so far.
+
+        Args:
+            task: the task that is trained.
+            stage: the stage that is trained.
+            position: number of the stage in the task, from 0, and how many there are.
+            epoch: the epoch that is done, from 0.
+            figures: with the mean ``loss``.
+        """
+        number, count = position
+        done = (task.index + (number + (epoch + 1) / stage.schedule.epochs) / count) / self.task_count
         words = f"task {task.index + 1}/{self.task_count} {stage.name} epoch {epoch + 1}/{stage.schedule.epochs}"
         self.bar.update(
             self.row,

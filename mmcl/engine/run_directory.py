@@ -65,8 +65,8 @@ class RunDirectory:
         try:
             if afresh:
                 shutil.rmtree(self.state, ignore_errors=True)
-                for name in ("metrics.csv", "result.json"):
-                    (self.path / name).unlink(missing_ok=True)
+                for old in (*self.path.glob("*.csv"), self.path / "first_task.pt", self.result):
+                    old.unlink(missing_ok=True)
             owner = json.dumps({"identity": self.identity, "config": config}, indent=1)
             write_whole(self.path / "identity.json", lambda part: part.write_text(owner))
             yield
@@ -91,8 +91,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[tuple[str, ...], float] = {}
-        if path.exists():
-            self._drop_torn_line()
+        if path.exists() and self._drop_torn_line():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
                     self.rows[tuple(row[column] for column in COLUMNS[:-1])] = float(row["value"])
@@ -113,12 +112,13 @@ class MetricsFile:
         values = [v for (t, s, _, m), v in self.rows.items() if (t, s, m) == (str(task), stage, metric)]
         return sum(values), len(values)
 
-    def _drop_torn_line(self) -> None:
-        """A kill in the middle of a write leaves half a line at the end."""
+    def _drop_torn_line(self) -> bool:
+        """Cut off the half line that a kill in the middle of a write leaves; say whether whole lines are left."""
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             self.path.write_bytes(whole)
+        return bool(whole)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mmcl.benchmarks.base import Benchmark
+from mmcl.engine.allocator import keep_freed_memory
 from mmcl.engine.evaluation import evaluate
 from mmcl.engine.mirror import Mirror
-from mmcl.engine.processes import is_first_process
+from mmcl.engine.processes import is_first_process, same_memory
 from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
@@ -48,6 +49,8 @@ class Sequence:
         self.metrics = MetricsFile(directory.path / "metrics.csv") if self.writes else None
         self.readouts = {name: readout_metrics(benchmark.task_sizes) for name in method.readouts}
         self.device = make_trainer(config.trainer).strategy.root_device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.began = time.perf_counter() - self.state.wall_seconds
 
     def run(self) -> None:
@@ -92,7 +95,8 @@ class Sequence:
             method.to(self.device)
             torch.manual_seed(key(self.config.seed, task.index, "begin"))
             method.begin_task(task)
-        for number, stage in enumerate(method.stages(task)):
+        stages = method.stages(task)
+        for number, stage in enumerate(stages):
             if number < state.stages_done:
                 continue
             fit_stage(
@@ -100,6 +104,7 @@ class Sequence:
                 self.benchmark,
                 task,
                 stage,
+                position=(number, len(stages)),
                 seed=self.config.seed,
                 trainer_config=self.config.trainer,
                 folder=self.directory.state,
@@ -113,6 +118,7 @@ class Sequence:
         method.to(self.device).eval()
         torch.manual_seed(key(self.config.seed, task.index, "end"))
         method.end_task(task)
+        same_memory(method)
 
     def _finish_task(self, task: Task, mirror: Mirror) -> None:
         """Evaluate, print the task's line, and save what the next task begins with."""

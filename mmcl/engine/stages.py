@@ -24,6 +24,7 @@ def fit_stage(
     task: Task,
     stage: Stage,
     *,
+    position: tuple[int, int],
     seed: int,
     trainer_config: DictConfig,
     folder: Path,
@@ -37,6 +38,7 @@ def fit_stage(
         benchmark: serves the stage's samples.
         task: the stage's task.
         stage: what to train on, how long and how.
+        position: number of the stage in the task, from 0, and how many there are.
         seed: of the run.
         trainer_config: the ``trainer`` group.
         folder: where checkpoints inside the stage go; empty again when the stage is done.
@@ -48,7 +50,7 @@ def fit_stage(
     def report(epoch: int, figures: Figures) -> None:
         if metrics is not None:
             metrics.append(task.index, stage.name, epoch, figures)
-        progress.epoch_done(task, stage, epoch, figures)
+        progress.epoch_done(task, stage, position, epoch, figures)
 
     method.begin_stage(stage, task)
     if stage.schedule.epochs and len(stage.samples):

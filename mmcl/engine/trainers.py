@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from omegaconf import DictConfig
 
 from mmcl.engine.versions import Versions
@@ -30,13 +31,24 @@ def make_trainer(config: DictConfig, epochs: int = 1, callbacks: list[Callback] 
         config: the ``trainer`` group.
         epochs: passes over the stage's samples.
         callbacks: what watches the pass.
+
+    Raises:
+        UserError: the machine lacks what the group asks for.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_float32_matmul_precision(config.matmul_precision)
+    try:
+        return _trainer(config, epochs, [*(callbacks or []), NoCheckpoint()])
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer={config.name} cannot be used here: {error} Type for example: trainer=cpu") from error
+
+
+def _trainer(config: DictConfig, epochs: int, callbacks: list[Callback]) -> Trainer:
+    on_gpu = torch.cuda.is_available()
     return Trainer(
-        accelerator=config.accelerator,
+        accelerator=("gpu" if on_gpu else "cpu") if config.accelerator == "auto" else config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=config.strategy,
@@ -44,7 +56,7 @@ def make_trainer(config: DictConfig, epochs: int = 1, callbacks: list[Callback] 
         sync_batchnorm=config.sync_batchnorm,
         deterministic=config.deterministic,
         max_epochs=epochs,
-        callbacks=[*(callbacks or []), NoCheckpoint()],
+        callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -100,10 +112,12 @@ class EpochFigures(Callback):
         *totals, samples = trainer.strategy.reduce(values, reduce_op="sum").tolist()  # type: ignore[union-attr]
         means = {name: total / samples for name, total in zip(sums, totals, strict=True)}
         means["loss"] = sum(means.values())
-        if not all(abs(value) < float("inf") for value in means.values()):
+        sound = all(abs(value) < float("inf") for value in means.values())
+        # The last step of the epoch may have broken weights that no loss has met yet.
+        if not (sound and bool(torch.stack([p.isfinite().all() for p in pl_module.parameters()]).all())):
             raise UserError(
-                f"the loss is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. The last good "
-                "state is kept. Try a smaller learning rate, such as method.later_tasks.lr=0.01"
+                f"the loss or a weight is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. "
+                "The last good state is kept. Try a smaller learning rate, such as method.later_tasks.lr=0.01"
             )
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = time.perf_counter() - self.began

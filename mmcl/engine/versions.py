@@ -84,14 +84,15 @@ class Versions:
     def write(self, number: int, save: Callable[[Path], None]) -> None:
         """Let ``save`` write version ``number``, whole or not at all; versions beyond ``keep`` are deleted.
 
-        It takes the place of an older version of the same number, which was damaged or it would have been read.
+        Others of the same number or a higher one were damaged, or they would have been read: they go, too.
         """
         with whole_file(self.folder / f".{self.stem}.part") as part:
             save(part)
             written = self.folder / f"{self.stem}-{number:06d}-{_digest(part)}.pt"
             os.replace(part, written)
-        for damaged in set(self.folder.glob(f"{self.stem}-{number:06d}-*.pt")) - {written}:
-            damaged.unlink()
+        for damaged in self._newest_first():
+            if damaged != written and _number(damaged) >= number:
+                damaged.unlink()
         for old in self._newest_first()[self.keep :]:
             old.unlink()
 
@@ -110,6 +111,10 @@ class Versions:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self.stem}-*.pt"), reverse=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rsplit("-", 2)[1])
 
 
 def _digest(path: Path) -> str:

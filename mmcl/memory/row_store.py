@@ -18,9 +18,8 @@ class RowStore(nn.Module):
     """Kept samples of past classes, best first inside each class.
 
     A row is a payload with its label and source. The payload is whatever :class:`mmcl.protocol.Samples`
-    holds: uint8 pixels, float pixels, feature rows (any tensor with N as first dimension) or files. The place
-        of a row inside its
-    class is its rank, so that any prefix of a class is what a smaller memory would hold.
+    holds: uint8 pixels, float pixels, feature rows (any tensor with N as first dimension) or files. The place of
+    a row inside its class is its rank, so that any prefix of a class is what a smaller memory would hold.
 
     Rows are copies, stay on the device they came on, and are neither parameters nor buffers: moving the
     module does not move them, and they are saved through ``state_dict`` as tensors and plain types.

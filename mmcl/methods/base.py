@@ -55,12 +55,14 @@ class Method(LightningModule):
     Attributes:
         Config: dataclass of the method's keys.
         readouts: names of the ways in which :meth:`scores` may answer.
+        keeps_memory: whether a budget of samples concerns it.
         growth: how the papers' accounting counts its backbone (see ``mmcl.memory.accounting.counted_parameters``).
     """
 
     Config: ClassVar[type] = ComponentConfig
     readouts: ClassVar[tuple[str, ...]] = ()
     growth: ClassVar[str] = "single"
+    keeps_memory: ClassVar[bool] = False
 
     def __init__(self, config: Any, ingredients: Ingredients) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class Method(LightningModule):
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(torch.stack(list(terms.values())).sum() * batch.share)
             optimizer.step()  # type: ignore[union-attr]
-            self._account(terms, len(batch.labels))
+            self._account(terms, len(batch.labels) if batch.share else 0)
 
     def on_train_epoch_start(self) -> None:
         """Begin the sums of the epoch's losses."""

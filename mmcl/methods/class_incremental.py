@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +24,6 @@ from mmcl.memory.nearest_mean import NearestMean
 from mmcl.memory.row_store import RowStore
 from mmcl.methods.base import Ingredients, Method
 from mmcl.protocol import Samples, Stage, Task
-
-Encoder = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -109,6 +106,7 @@ class ReplayMethod(ClassIncremental):
     """Keeps exemplars of old classes, trains on them beside the new data, and classifies by nearest mean, too."""
 
     readouts: ClassVar[tuple[str, ...]] = ("cnn", "nme")
+    keeps_memory: ClassVar[bool] = True
 
     def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
         super().__init__(config, ingredients)
@@ -183,7 +181,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     """
     try:
         weights: dict[str, Tensor] = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"method.first_task_weights={path}: cannot be read ({error}). Name the first_task.pt in the directory of a "
             "finished run of finetune or replay on the same benchmark and seed"

@@ -5,13 +5,14 @@ It keeps all data and so breaks every memory budget; no method with a budget is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmcl.config.schema import setting
+from mmcl.memory.accounting import ByteReport
 from mmcl.methods.class_incremental import ClassIncremental, ClassIncrementalConfig
 from mmcl.protocol import Batch, Samples, Stage, Task
 
@@ -34,6 +35,12 @@ class Joint(ClassIncremental):
         super().grow(task)
         self.answers = self.config.every_task or task.index == self.ingredients.task_count - 1
 
+    def begin_task(self, task: Task) -> None:
+        """Take nothing over: the upper bound trains afresh."""
+
+    def first_task_weights(self) -> None:
+        """Offer nothing: before the last task, nothing may be trained."""
+
     def stages(self, task: Task) -> list[Stage]:
         """Train on all data seen, or not at all before the last task."""
         if not self.answers:
@@ -43,6 +50,17 @@ class Joint(ClassIncremental):
     def training_samples(self, task: Task) -> Samples:
         """Return the data of all tasks so far."""
         return Samples.concatenate([task.past(), task.train])
+
+    def end_task(self, task: Task) -> None:
+        """Count what it keeps: everything."""
+        everything = self.training_samples(task)
+        self.kept_images, self.kept_bytes = len(everything), everything.images.nbytes
+
+    def byte_report(self) -> ByteReport:
+        """Count the network, and all data seen as its memory."""
+        report = super().byte_report()
+        paper_bytes = self.kept_images * self.ingredients.image_bytes
+        return replace(report, exemplars=self.kept_images, memory_bytes=self.kept_bytes, paper_memory_bytes=paper_bytes)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy over all seen classes."""

@@ -82,21 +82,22 @@ def compare(table: Table, pick: Pick) -> ComparedTable:
 
 
 def pick_from(results: Sequence[Result]) -> Pick:
-    """Return a rule that finds the finished run of given overrides: fewest others first, then the newest."""
+    """Return a rule that finds the newest finished run of given overrides; another seed is the one thing it may add.
+
+    Any other override could turn the run into another row's, or into none of a paper.
+    """
     finished = [(frozenset(overrides_of(result)), result) for result in results if result.finished]
 
     def pick(overrides: Overrides) -> Result | None:
         wanted = frozenset(map(canonical, overrides))
-        matching = [(typed, result) for typed, result in finished if wanted <= typed]
-        if not matching:
-            return None
-        fewest = min(len(typed) for typed, _ in matching)
-        return max(
-            (result for typed, result in matching if len(typed) == fewest),
-            key=lambda result: str(result.provenance.get("date", "")),
-        )
+        matching = [result for typed, result in finished if wanted == typed or wanted == _without_seed(typed)]
+        return max(matching, key=lambda result: str(result.provenance.get("date", "")), default=None)
 
     return pick
+
+
+def _without_seed(typed: frozenset[str]) -> frozenset[str]:
+    return frozenset(override for override in typed if not override.startswith("seed="))
 
 
 def overrides_of(result: Result) -> Overrides:

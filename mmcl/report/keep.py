@@ -41,7 +41,15 @@ def _keep(result: Result, folder: Path) -> Path:
 def without_paths(content: dict[str, Any]) -> dict[str, Any]:
     """Return a result whose configuration and command name no folder of a machine."""
     config = {key: value for key, value in content["config"].items() if key != "paths"}
-    config["benchmark"] = {key: value for key, value in config["benchmark"].items() if key != "data"}
-    words = shlex.split(content["command"])
-    command = shlex.join(word for word in words if not word.lstrip("+").startswith(OF_THE_MACHINE))
-    return {**content, "config": config, "command": command}
+    config["benchmark"] = {key: _name(value) for key, value in config["benchmark"].items() if key != "data"}
+    config["method"] = {key: _name(value) for key, value in config["method"].items()}
+    words = [word for word in shlex.split(content["command"]) if not word.lstrip("+").startswith(OF_THE_MACHINE)]
+    command = shlex.join(
+        f"{key}={_name(value)}" for key, value in (word.split("=", 1) for word in words if "=" in word)
+    )
+    return {**content, "config": config, "command": f"python -m mmcl.run {command}"}
+
+
+def _name(value: Any) -> Any:
+    """Return the last part of an absolute path, and anything else as it is."""
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value

@@ -29,7 +29,6 @@ MISTAKES = {
     "several at once": (["+method=wa", "sed=1", "paths.rnus=x"], ["'seed'", "'paths.runs'"]),
     "type": (["+method=memo", "method.first_task.lr=fast"], ["'method.first_task.lr'", "Float", "fast"]),
     "seed": (["+method=memo", "seed=1.5"], ["'seed'", "1.5"]),
-    "value for a group": (["+method=memo", "method.first_task=3"], ["'method.first_task' is a group of keys"]),
     "syntax": (["+method=memo", "seed=[1"], ["seed=[1"]),
     "scheduler": (["+method=memo", "method.first_task.scheduler=cosin"], ["scheduler=cosin:", "'cosine'"]),
     "epochs": (["+method=memo", "method.later_tasks.epochs=-1"], ["epochs=-1", "at least 0"]),
@@ -159,9 +158,7 @@ def test_disk_full_while_the_state_is_saved(killed: Path, tmp_path: Path) -> Non
     assert_same_outcome(Path(again.last_line), run_here(tiny(tmp_path / "undisturbed", "+method=replay")))
 
 
-def test_disk_full_while_a_checkpoint_is_saved(
-    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_full_while_a_checkpoint_is_saved(killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

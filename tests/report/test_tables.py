@@ -105,7 +105,7 @@ def test_unknown_table_names_the_nearest() -> None:
 def test_shipped_tables_are_found_by_name() -> None:
     names = [table.name for table in TABLES]
     assert "quick" in names
-    assert len([name for name in names if name.startswith("memo/")]) == 19
+    assert len([name for name in names if name.startswith("memo/")]) == 20
     assert load_table("memo/student").name == "memo/student"
 
 
