@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from mmcl.config.compose import compose_run, compose_sweep
 from mmcl.config.locate import shipped_folder
-from mmcl.config.overrides import documented, load_method_files, normalise
+from mmcl.config.method_files import load_method_files
+from mmcl.config.overrides import documented, flags_of_a_job, normalise
 from mmcl.config.strict import checked
 from mmcl.engine.assemble import run
 from mmcl.engine.isolation import run_as_plain_run
@@ -36,7 +37,7 @@ def hydra_job(config: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if in_sweep and config.trainer.isolate:
-        run_as_plain_run(overrides)
+        run_as_plain_run([*flags_of_a_job(sys.argv[1:]), *overrides])
         return
     # Leaving the process would take the other jobs of a sweep along; Hydra reports the error after them.
     with nullcontext() if in_sweep else ending_in_exit_code():

@@ -17,16 +17,16 @@ class JobFailedError(RuntimeError):
     """A job of a sweep ended with an exit code other than 0; the other jobs go on."""
 
 
-def run_as_plain_run(overrides: list[str]) -> None:
-    """Run a job's overrides by ``python -m mmcl.run`` and wait for it.
+def run_as_plain_run(arguments: list[str]) -> None:
+    """Run a job by ``python -m mmcl.run`` with its arguments and wait for it.
 
     Raises:
         JobFailedError: with the command to type for this job alone.
     """
-    command = [sys.executable, "-m", "mmcl.run", *overrides]
+    command = [sys.executable, "-m", "mmcl.run", *arguments]
     environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
-    sys.stdout.write(f"\n# {' '.join(overrides)}\n")
+    sys.stdout.write(f"\n# {' '.join(arguments)}\n")
     sys.stdout.flush()
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:
-        raise JobFailedError(f"exit code {code} from: python -m mmcl.run {' '.join(overrides)}")
+        raise JobFailedError(f"exit code {code} from: python -m mmcl.run {' '.join(arguments)}")

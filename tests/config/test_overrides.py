@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcl.config.compose import compose_run, compose_sweep
-from mmcl.config.overrides import METHOD_FILES, documented, load_method_files, normalise
+from mmcl.config.identity import identity
+from mmcl.config.method_files import VARIABLE, load_method_files
+from mmcl.config.overrides import documented, flags_of_a_job, normalise
 from mmcl.errors import UserError
 
 TYPED = [
@@ -104,8 +106,13 @@ def test_a_sweep_composes_every_job() -> None:
     assert {job.trainer.name for job in jobs} == {"cpu"}
 
 
+def test_flags_of_a_sweep_that_hold_for_its_jobs() -> None:
+    arguments = normalise(["+method=replay", "--config-dir", "mine", "-m", "seed=1,2"])
+    assert flags_of_a_job(arguments) == ["--config-dir", "mine"]
+
+
 def test_a_method_in_a_users_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(METHOD_FILES, "")
+    monkeypatch.setenv(VARIABLE, "")
     file = tmp_path / "mine_for_a_test.py"
     file.write_text(MINE)
     config = compose_run([f"+method={file}", "method.strength=2"])
@@ -113,9 +120,20 @@ def test_a_method_in_a_users_own_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert config.method.strength == 2.0
     assert config.method.later_tasks == compose_run(["+method=finetune"]).method.later_tasks
     # A child process knows the environment alone.
-    monkeypatch.delitem(sys.modules, "mmcl_method_mine_for_a_test")
+    monkeypatch.delitem(sys.modules, config.method._target_.rpartition(".")[0])
     load_method_files()
     assert compose_run(["method=mine_for_a_test", "method.strength=2"]) == config
+    assert documented(normalise(["method=mine_for_a_test"])) == [f"+method={file}"]
+    # Another content is another method: no finished run of the old one may answer for it.
+    file.write_text(MINE + "\n# changed\n")
+    assert identity(compose_run([f"+method={file}", "method.strength=2"])) != identity(config)
+
+
+def test_a_method_file_with_a_shipped_name(tmp_path: Path) -> None:
+    file = tmp_path / "replay.py"
+    file.write_text(MINE)
+    with pytest.raises(UserError, match="Rename the file"):
+        compose_run([f"+method={file}"])
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ("x = 1", "defines no METHOD")])

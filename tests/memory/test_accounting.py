@@ -28,9 +28,7 @@ def test_a_model_or_603_exemplars() -> None:
     assert exemplars_worth(RESNET18.plain, IMAGENET_IMAGE_BYTES) == 296
 
 
-@pytest.mark.parametrize(
-    ("tasks", "single", "memo"), [(20, 13466, 4771), (10, 7431, 3312), (26, 17088, 5646)]
-)
+@pytest.mark.parametrize(("tasks", "single", "memo"), [(20, 13466, 4771), (10, 7431, 3312), (26, 17088, 5646)])
 def test_fair_exemplars_on_cifar(tasks: int, single: int, memo: int) -> None:
     budget = counted_parameters("der", RESNET32, tasks)
     for growth, expected in (("single", single), ("memo", memo), ("der", 2000)):
@@ -64,9 +62,7 @@ class TwoHeads(nn.Module):
 
 def test_report_measures_each_part_once() -> None:
     model, teacher, store = TwoHeads(), TwoHeads().half(), RowStore()
-    store.append(
-        Samples(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), torch.arange(3))
-    )
+    store.append(Samples(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), torch.arange(3)))
     report = ByteReport.measure(model, image_bytes=100, memory=store, teacher=teacher)
     body = 3 * 4 * 9 + 4 + 4
     assert report.model_bytes == report.paper_model_bytes == 4 * body

@@ -42,9 +42,7 @@ def test_equals_a_full_sort_even_with_equal_and_zero_rows(
 
 
 def test_scores_are_cosines() -> None:
-    scores, indices = cosine_topk(
-        torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0], [-1.0, 0.0], [3.0, 0.0]]), 9
-    )
+    scores, indices = cosine_topk(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0], [-1.0, 0.0], [3.0, 0.0]]), 9)
     assert indices.tolist() == [[2, 0, 1]]
     assert scores.tolist() == [[1.0, 0.0, -1.0]]
 

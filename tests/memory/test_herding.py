@@ -58,9 +58,7 @@ def test_classes_side_by_side_equal_classes_one_by_one(kind: str, labels: list[i
 
 
 @pytest.mark.parametrize("gram_bytes", [0, 12 * 12 * 8, 2 * 12 * 12 * 8])
-def test_less_room_for_gram_matrices_changes_nothing(
-    gram_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_less_room_for_gram_matrices_changes_nothing(gram_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = features_of("duplicated", 36, 5), torch.arange(36) % 3
     expected = herd_classes(features, labels, 9)
     monkeypatch.setattr(herding, "GRAM_BYTES", gram_bytes)

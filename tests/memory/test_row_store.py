@@ -48,9 +48,7 @@ def assert_same_rows(left: Samples, right: Samples) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(Labels, Labels, st.integers(0, 5))
-def test_rows_stay_grouped_and_a_smaller_memory_is_a_prefix(
-    first: list[int], second: list[int], count: int
-) -> None:
+def test_rows_stay_grouped_and_a_smaller_memory_is_a_prefix(first: list[int], second: list[int], count: int) -> None:
     store = RowStore()
     store.append(pixels(first))
     store.append(pixels(second, first_source=100))

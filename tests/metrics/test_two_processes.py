@@ -65,9 +65,7 @@ def test_figures_are_those_of_one_process(outcomes: list[Outcome]) -> None:
         assert all(torch.equal(counts, confusion_matrix(collection)) for counts in outcome["confusion"])
 
 
-def test_saved_counts_are_those_of_one_process(
-    outcomes: list[Outcome], halfway: dict[str, torch.Tensor]
-) -> None:
+def test_saved_counts_are_those_of_one_process(outcomes: list[Outcome], halfway: dict[str, torch.Tensor]) -> None:
     for outcome in outcomes:
         assert outcome["saved"].keys() == halfway.keys()
         assert all(torch.equal(outcome["saved"][name], counts) for name, counts in halfway.items())

@@ -55,9 +55,7 @@ def check_fixed_memory(golden: Golden) -> None:
     check_memory_case(golden, "", per_class=int(golden["memory_per_class"]))
 
 
-def check_memory_case(
-    golden: Golden, case: str, size: int | None = None, per_class: int | None = None
-) -> None:
+def check_memory_case(golden: Golden, case: str, size: int | None = None, per_class: int | None = None) -> None:
     labels = torch.from_numpy(golden[f"{case}targets"])
     quota = Quota(MemoryConfig(size, per_class, None, True, None, "herding"), 1, own_parameters=0)
     store = RowStore()
@@ -95,9 +93,7 @@ def check_ranking(queries: Tensor, means: Tensor, expected: np.ndarray) -> None:
 def check_memory_accounting(golden: Golden) -> None:
     """Exemplars and bytes of the fair protocol and of the points of the accuracy-memory curves."""
     for protocol in ("fair", "auc"):
-        columns = {
-            name.split(".")[1]: golden[name].tolist() for name in golden if name.startswith(f"{protocol}.")
-        }
+        columns = {name.split(".")[1]: golden[name].tolist() for name in golden if name.startswith(f"{protocol}.")}
         point = ""
         for values in zip(*columns.values(), strict=True):
             row = dict(zip(columns, values, strict=True))

@@ -30,9 +30,7 @@ def test_ours_printed_and_difference(tmp_path: Path) -> None:
 
 
 def test_spelling_order_and_hardware_do_not_matter(tmp_path: Path) -> None:
-    found = result(
-        tmp_path, "memory.size=100", "method=memo", "paths.data=/d", "trainer=cpu", "trainer.devices=2"
-    )
+    found = result(tmp_path, "memory.size=100", "method=memo", "paths.data=/d", "trainer=cpu", "trainer.devices=2")
     assert overrides_of(found) == ("memory.size=100", "method=memo")
     mixed = result(tmp_path / "mixed", *RUN, "trainer.precision=bf16-mixed", "benchmark.workers=8")
     assert overrides_of(mixed) == ("method=memo", "memory.size=100", "trainer.precision=bf16-mixed")

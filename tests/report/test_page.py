@@ -64,12 +64,8 @@ def make_report(folder: Path) -> Path:
         "log",
     )
     table = Table("a", "A table", "Paper", "table 1", 2.0, "", (), (memo, Row("GEM", None, "cnn", {})))
-    missing = Table(
-        "b", "Not run", "Paper", "table 2", 2.0, "", (), (Row("DER", ("+method=der",), "cnn", {}),)
-    )
-    return write_report(
-        results, [table, missing], folder / "out/report.html", [*problems, "a/result.json: skipped"]
-    )
+    missing = Table("b", "Not run", "Paper", "table 2", 2.0, "", (), (Row("DER", ("+method=der",), "cnn", {}),))
+    return write_report(results, [table, missing], folder / "out/report.html", [*problems, "a/result.json: skipped"])
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +109,7 @@ def test_sweeps_are_shown(tmp_path: Path) -> None:
             content(f"python -m mmcl.run {' '.join(overrides)}", config=config, bytes=sizes),
         )
         points.append(SweepPoint(size, overrides))
-    table = Table(
-        "s", "Sweep", "Paper", "table 1", 2.0, "", (), (Row("M", None, "cnn", {}, sweep=tuple(points)),)
-    )
+    table = Table("s", "Sweep", "Paper", "table 1", 2.0, "", (), (Row("M", None, "cnn", {}, sweep=tuple(points)),))
     results, _ = find_results(tmp_path / "runs")
     _, text = read(write_report(results, [table], tmp_path / "report.html"))
     assert "Average incremental accuracy over memory" in text

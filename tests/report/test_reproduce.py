@@ -72,9 +72,7 @@ def test_every_run_once_and_a_report(stand_in: Path, capsys: pytest.CaptureFixtu
     assert "memo nme" in (stand_in / "runs/report_small.html").read_text()
 
 
-def test_failed_rows_are_told_and_do_not_stop_the_others(
-    stand_in: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_rows_are_told_and_do_not_stop_the_others(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(table_file(stand_in, "der", "wa", "memo"), [], stand_in / "runs") == 1
     output = capsys.readouterr().out
     assert "+method=der" in output

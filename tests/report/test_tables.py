@@ -50,9 +50,7 @@ def test_valid_table_is_read(tmp_path: Path) -> None:
         ({"data": "cifar100"}, "data: expected a list of strings"),
     ],
 )
-def test_wrong_key_of_a_table_names_file_and_key(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_wrong_key_of_a_table_names_file_and_key(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     path = written(tmp_path, **changes)
     with pytest.raises(UserError) as error:
         load_table(path)
@@ -76,9 +74,7 @@ def test_wrong_key_of_a_table_names_file_and_key(
         ({"overrides": None, "sweep": [{"memory": 7.6}]}, "sweep[0]: unknown key 'memory'"),
     ],
 )
-def test_wrong_key_of_a_row_names_row_and_key(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_wrong_key_of_a_row_names_row_and_key(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         load_table(with_row(tmp_path, **changes))
 
@@ -116,9 +112,7 @@ def test_overrides_are_well_formed(table: Table) -> None:
         keys = [override.lstrip("+").split("=")[0] for override in overrides]
         assert len(set(keys)) == len(keys)
         chosen = dict(override.lstrip("+").split("=") for override in overrides)
-        assert (
-            chosen.get("experiment") in experiments if "experiment" in chosen else chosen["method"] in METHODS
-        )
+        assert chosen.get("experiment") in experiments if "experiment" in chosen else chosen["method"] in METHODS
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
