@@ -31,9 +31,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_ls_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     listed = output(capsys, "ls").split()
-    assert {"memo", "joint", "cifar100", "resnet32", "memo/cifar100_b0_inc10", "quick", "wandb"} <= set(
-        listed
-    )
+    assert {"memo", "joint", "cifar100", "resnet32", "memo/cifar100_b0_inc10", "quick", "wandb"} <= set(listed)
     assert set(KINDS) <= set(listed)
 
 
