@@ -49,7 +49,7 @@ def _refused(config: DictConfig, schemas: dict[str, type]) -> Iterator[str]:
                 with torch.device("meta"):
                     build(config.backbone)
         except UserError as error:
-            yield str(error)
+            yield str(error) if str(error).startswith(f"{name}.") else f"{name}: {error}"
 
 
 def _problems(node: DictConfig, schema: type, prefix: str, schemas: dict[str, type]) -> list[str]:

@@ -130,23 +130,22 @@ class RowStore(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the rows as tensors and plain types, which ``torch.load(weights_only=True)`` reads."""
-        state: dict[str, Any] = {"version": self.version}
         if not self._of_class:
-            return state
+            return {}
         samples = self.samples()
-        state |= {"labels": samples.labels, "sources": samples.sources}
+        state: dict[str, Any] = {"labels": samples.labels, "sources": samples.sources}
         if isinstance(samples.images, FileImages):
             return state | {"root": str(samples.images.root), "paths": list(samples.images.paths)}
         return state | {"images": samples.images}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put saved rows in the place of all rows. The version never falls back to one used before."""
+        """Put saved rows in the place of all rows; the version grows, as with every other change."""
         self._of_class = {}
         if "labels" in state:
             files = "paths" in state
             images = FileImages(Path(state["root"]), tuple(state["paths"])) if files else state["images"]
             self.append(Samples(images, state["labels"], state["sources"]))
-        self.version = max(self.version, state["version"])
+        self.version += 1
 
     def _take_over_folder(self, samples: Samples) -> None:
         if not isinstance(samples.images, FileImages):

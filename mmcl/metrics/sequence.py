@@ -15,8 +15,11 @@ from torch.nn.functional import pad
 
 
 def top_classes(scores: Tensor, k: int) -> Tensor:
-    """Rank the ``min(k, C)`` best classes of each row of scores ``(N, C)``, int64 ``(N, min(k, C))``."""
-    return scores.topk(min(k, scores.shape[1]), dim=1).indices
+    """Rank the ``min(k, C)`` best classes of each row of scores ``(N, C)``, int64 ``(N, min(k, C))``.
+
+    Of equal scores the lowest class comes first, which ``torch.topk`` does not promise.
+    """
+    return scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
 def correct_within(ranking: Tensor, labels: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from mmcl.memory.accounting import (
     budget_mebibytes,
     counted_parameters,
 )
-from mmcl.memory.cosine_topk import stable_topk
 from mmcl.memory.herding import herd_classes
 from mmcl.memory.nearest_mean import class_means, nearest_mean_scores
 from mmcl.memory.quota import MemoryConfig, Quota
 from mmcl.memory.row_store import RowStore
+from mmcl.metrics.sequence import top_classes
 from mmcl.protocol import Samples
 from tests.parity import Golden, close, parity
 
@@ -85,7 +85,7 @@ def update_memory(store: RowStore, features: Tensor, labels: Tensor, new_classes
 
 
 def check_ranking(queries: Tensor, means: Tensor, expected: np.ndarray) -> None:
-    ranked = stable_topk(nearest_mean_scores(queries, means), expected.shape[1])
+    ranked = top_classes(nearest_mean_scores(queries, means), expected.shape[1])
     assert ranked.tolist() == expected.tolist()
 
 
