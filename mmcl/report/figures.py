@@ -37,6 +37,7 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
 }
+MARKERS = "os^D"  # the second round of colours gets another one
 MAX_ANNOTATED = 12
 BYTE_PARTS = {
     "model": ("model_bytes", "head_bytes", "buffer_bytes"),
@@ -53,8 +54,9 @@ def accuracy_curves(ours: Mapping[str, Curve], printed: Mapping[str, Curve] | No
         printed = printed or {}
         for index, label in enumerate(dict.fromkeys([*ours, *printed])):
             colour = COLOURS[index % len(COLOURS)]
+            marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
             if label in ours:
-                axes.plot(*_floats(ours[label]), marker="o", color=colour, label=label)
+                axes.plot(*_floats(ours[label]), marker=marker, color=colour, label=label)
             if label in printed:
                 axes.plot(*_floats(printed[label]), linestyle="--", color=colour, label=f"{label}, printed")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
