@@ -65,7 +65,9 @@ class Clock(Progress):
         super().__init__(task_count=1, speaks=False, bar=False)
         self.ends: list[float] = []
 
-    def epoch_done(self, task: Task, stage: Stage, epoch: int, figures: dict[str, float]) -> None:
+    def epoch_done(
+        self, task: Task, stage: Stage, position: tuple[int, int], epoch: int, figures: dict[str, float]
+    ) -> None:
         self.ends.append(time.process_time())
 
 
@@ -82,6 +84,7 @@ def in_engine(benchmark: Noise, schedule: Schedule, trainer_config: Any) -> tupl
             benchmark,
             task,
             Stage("main", task.train, schedule),
+            position=(0, 1),
             seed=1,
             trainer_config=trainer_config,
             folder=Path(folder),
