@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcl.config.identity import DECIDING_TRAINER_KEYS
+from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 from mmcl.metrics.memory_area import accuracy_per_megabyte, memory_area
 from mmcl.report.store import Result
 
@@ -86,5 +86,7 @@ def counted_megabytes(result: Result) -> float | None:
 
 def _common_part(result: Result) -> str:
     common: dict[str, Any] = {key: value for key, value in result.config.items() if key not in VARIED}
+    benchmark = result.config.get("benchmark", {})
+    common["benchmark"] = {key: value for key, value in benchmark.items() if key not in WITHOUT_INFLUENCE}
     common["trainer"] = {key: result.config.get("trainer", {}).get(key) for key in DECIDING_TRAINER_KEYS}
     return json.dumps(common, sort_keys=True)

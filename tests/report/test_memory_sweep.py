@@ -29,6 +29,7 @@ def test_areas_are_the_trapezoids_of_numpy(points: list[tuple[float, float, floa
 def test_runs_that_differ_by_memory_form_a_sweep(tmp_path: Path) -> None:
     def made(name: str, size: int, seed: int = 1) -> object:
         config = {**content()["config"], "seed": seed, "memory": {"size": size}, "paths": {"run": name}}
+        config["benchmark"] = {**config["benchmark"], "data": f"data of machine {name}"}
         entry = {"paper_model_bytes": 2**20, "paper_memory_bytes": size * 2**20}
         return result(tmp_path / name, "+method=memo", config=config, bytes=[entry])
 
