@@ -73,6 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("benchmark")
     data.add_argument("overrides", nargs="*", help="such as paths.data=~/data")
     data.set_defaults(action=lambda parsed: _data(parsed.benchmark, parsed.overrides))
+
+    cache = commands.add_parser("cache", help="list or delete encoded features")
+    cache.add_argument("verb", choices=["ls", "clear"])
+    cache.add_argument("names", nargs="*", help="entries to delete, such as dtd-test; all when none is named")
+    cache.add_argument("--cache", default="runs/cache", help="folder of the cache")
+    cache.set_defaults(action=lambda parsed: _cache(parsed.verb, parsed.names, Path(parsed.cache)))
+
+    features = commands.add_parser("features", help="write the encoded features of a data set to one file")
+    features.add_argument("verb", choices=["export"])
+    features.add_argument("benchmark", help="a benchmark of one data set, such as clip/dtd")
+    features.add_argument("file", help="file to write: .npz or .safetensors")
+    features.add_argument("overrides", nargs="*", help="such as paths.data=~/data method.views=32 method.shots=16")
+    features.set_defaults(action=lambda parsed: _export(parsed.benchmark, Path(parsed.file), parsed.overrides))
     return parser
 
 
@@ -130,6 +143,7 @@ def _show_component(group: str, name: str) -> None:
     """Print what a component is, its paper, and its keys with values and meanings."""
     from mmcl.config.components import describe, locate, schema_of
     from mmcl.config.compose import compose_unchecked
+    from mmcl.protocol import DatasetTask
 
     choice = f"{group}={name}"
     node = compose_unchecked([choice, "recipe=paper"])[group]
@@ -146,7 +160,8 @@ def _show_component(group: str, name: str) -> None:
         if not OmegaConf.is_config(value) or OmegaConf.is_list(value):
             grid.add_row(f"{group}.{key}", str(value), meaning)
     console.print(grid)
-    example = f"+{choice}" if group == "method" else f"+method=memo {choice}"
+    on_datasets = hasattr(component, "load") or getattr(component, "task_type", None) is DatasetTask
+    example = f"+{choice}" if group == "method" else f"+method={'dmn' if on_datasets else 'memo'} {choice}"
     console.print(f"\npython -m mmcl.run {example}", markup=False)
 
 
@@ -211,12 +226,47 @@ def _data(benchmark: str, overrides: Sequence[str]) -> int:
     if benchmark not in options("benchmark"):
         known = options("benchmark")
         raise UserError(f"unknown benchmark '{benchmark}'.{nearest(benchmark, known)} Benchmarks: {', '.join(known)}")
-    items = build(compose_run(["method=finetune", f"benchmark={benchmark}", *overrides]).benchmark).describe_data()
+    items = build(compose_run([_plain_method(benchmark), f"benchmark={benchmark}", *overrides]).benchmark).describe_data()
     for item in items:
         console.print(f"{'there  ' if item.present else 'MISSING'}  {item.path}  {item.meaning}", markup=False)
     if not items:
         console.print(f"{benchmark}: embedded, nothing to bring")
     return 0 if all(item.present for item in items) else 1
+
+
+def _plain_method(benchmark: str) -> str:
+    """Return the override of a method that needs nothing but the benchmark."""
+    from mmcl.config.components import locate
+    from mmcl.config.compose import compose_unchecked
+    from mmcl.protocol import DatasetTask
+
+    target = compose_unchecked([f"benchmark={benchmark}"]).benchmark["_target_"]
+    return "method=clip_zeroshot" if locate(target).task_type is DatasetTask else "method=finetune"
+
+
+def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
+    from mmcl.features.cache import FeatureCache
+
+    cache = FeatureCache(folder.expanduser())
+    if verb == "clear":
+        for entry in cache.clear(names or None):
+            console.print(f"deleted  {entry.name}", markup=False)
+        return
+    grid = Grid(box=None, pad_edge=False)
+    for title in ("entry", "shape", "type", "MiB", "written"):
+        grid.add_column(title)
+    for entry in cache.list_entries():
+        size = f"{entry.nbytes / 2**20:.1f}"
+        grid.add_row(entry.name, "x".join(map(str, entry.shape)), entry.dtype, size, entry.date)
+    console.print(grid)
+
+
+def _export(benchmark: str, file: Path, overrides: Sequence[str]) -> None:
+    from mmcl.config.compose import compose_run
+    from mmcl.engine.export import export_features
+
+    path = export_features(compose_run(["method=dmn", f"benchmark={benchmark}", *overrides]), file)
+    console.print(str(path), markup=False)
 
 
 if __name__ == "__main__":

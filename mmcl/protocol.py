@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmcl.config.schema import Schedule
+from mmcl.config.schema import Passes
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,13 @@ class Task:
 
     Attributes:
         index: position in the sequence, from 0.
-        known: number of classes seen before; the new ones are ``range(known, seen)``.
-        seen: number of classes seen, this task's included.
-        train: training images of the new classes, by class, in the order of the data set.
-        test: test images of all seen classes, by class.
-        past: training images of all earlier tasks. For upper bounds only: no method with a budget may ask.
-        plain_batches: reads samples under the test transform.
+        known: number of classes of earlier tasks; the new ones are ``range(known, seen)``.
+        seen: number of classes so far, this task's included.
     """
 
     index: int
     known: int
     seen: int
-    train: Samples
-    test: Samples
-    past: Callable[[], Samples] = field(repr=False)
-    plain_batches: PlainBatches = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -124,15 +116,132 @@ class Task:
 
 
 @dataclass(frozen=True)
+class ClassTask(Task):
+    """New classes of one data set; the test is about all classes seen so far.
+
+    Attributes:
+        train: training images of the new classes, by class, in the order of the data set.
+        test: test images of all seen classes, by class.
+        past: training images of all earlier tasks. For upper bounds only: no method with a budget may ask.
+        plain_batches: reads samples under the test transform.
+    """
+
+    train: Samples
+    test: Samples
+    past: Callable[[], Samples] = field(repr=False)
+    plain_batches: PlainBatches = field(repr=False)
+
+
+class Sentences(NamedTuple):
+    """Texts about the classes of a data set: ``texts`` of length P, ``classes`` int64 ``(P,)``, grouped by class."""
+
+    texts: tuple[str, ...]
+    classes: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """Encoded sentences: ``features`` float32 ``(P, D)`` as the encoder gives them, ``classes`` int64 ``(P,)``."""
+
+    features: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Encoded images under several views.
+
+    Attributes:
+        features: float16 or float32 ``(N, V, D)`` as the encoder gives them (not normalised), perhaps mapped from a
+            file and read-only; view 0 is the plain image under the test transform.
+        labels: int64 ``(N,)``.
+        sources: position of each image in its split, int64 ``(N,)``.
+    """
+
+    features: Tensor
+    labels: Tensor
+    sources: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: Tensor) -> ImageFeatures:
+        """Return the images named by an int64 index ``(M,)``."""
+        return ImageFeatures(self.features[rows], self.labels[rows], self.sources[rows])
+
+    def with_views(self, views: slice | list[int]) -> ImageFeatures:
+        """Return the same images under some of the views."""
+        return ImageFeatures(self.features[:, views], self.labels, self.sources)
+
+
+class FeatureBatch(NamedTuple):
+    """What a method on features sees at once.
+
+    ``features`` float32 ``(B, V, D)`` as the encoder gives them, view 0 being the plain image (a training batch has the
+    one view of its epoch), ``labels`` int64 ``(B,)``, ``sources`` int64 ``(B,)``; ``share`` as in :class:`Batch`.
+    """
+
+    features: Tensor
+    labels: Tensor
+    sources: Tensor
+    share: float = 1.0
+
+
+class EncodedDataset(Protocol):
+    """A data set of images with texts about its classes, behind frozen encoders whose outputs are cached."""
+
+    def sentences(self, prompts: str) -> Sentences:
+        """Return the texts of a kind of prompts; raises UserError where the data set has none of it."""
+        ...
+
+    def texts(self, prompts: str) -> TextFeatures:
+        """Return the encoded texts of a kind of prompts."""
+        ...
+
+    def train(self, shots: int, passes: int, interpolation: str = "bilinear") -> ImageFeatures:
+        """Return ``shots`` training images of each class, grouped by class: ``(C * shots, 1 + passes, D)``.
+
+        View 0 is plain; each pass is one random resized crop with flip. Raises UserError for more shots than a class
+        has.
+        """
+        ...
+
+    def validation(self, per_class: int | None, views: int) -> ImageFeatures:
+        """Return validation images (``per_class`` of each class, null: all) under views as in :meth:`test`.
+
+        Raises UserError where the setting has no validation labels, such as a shifted test set.
+        """
+        ...
+
+    def test(self, views: int) -> ImageFeatures:
+        """Return the test images: view 0 plain and ``views - 1`` altered ones, ``(N, views, D)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetTask(Task):
+    """A whole data set as one step: its classes are its own, its test is its own stream.
+
+    Attributes:
+        name: name of the data set in results, such as ``dtd``.
+        class_names: names of its classes, C of them; labels are positions here.
+        encoded: its images and texts behind frozen encoders.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    encoded: EncodedDataset = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training pass inside a task.
 
     Attributes:
         name: what the pass is for, as it appears in logs and results.
-        samples: what it trains on, in data-set order before shuffling.
+        samples: what it trains on, in data-set order before shuffling: images, or features whose views are the passes.
         schedule: epochs, batch size and optimiser.
     """
 
     name: str
-    samples: Samples
-    schedule: Schedule
+    samples: Samples | ImageFeatures
+    schedule: Passes

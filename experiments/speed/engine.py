@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, RawData
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.benchmarks.resident import Recipe, ResidentSamples
 from mmcl.config.locate import shipped_folder
 from mmcl.config.schema import Schedule
@@ -34,7 +34,7 @@ from mmcl.protocol import Batch, Samples, Stage, Task
 BATCH_SIZE, CLASSES, SIDE = 32, 10, 8
 
 
-class Noise(Benchmark):
+class Noise(ClassIncrementalBenchmark):
     """Random images."""
 
     images = 0
@@ -116,9 +116,9 @@ def in_raw_loop(benchmark: Noise, schedule: Schedule) -> tuple[Tiny, list[float]
 
 
 def benchmark_of(images: int, steps_per_block: int) -> Noise:
-    keys = {key: None for key in BenchmarkConfig.__dataclass_fields__}
+    keys = {key: None for key in ClassIncrementalBenchmarkConfig.__dataclass_fields__}
     settings = {"name": "noise", "base": CLASSES, "increment": CLASSES, "order_seed": 1, "exact": False, "workers": 0}
-    benchmark = Noise(BenchmarkConfig(**{**keys, **settings, "steps_per_block": steps_per_block}))  # type: ignore[arg-type]
+    benchmark = Noise(ClassIncrementalBenchmarkConfig(**{**keys, **settings, "steps_per_block": steps_per_block}))  # type: ignore[arg-type]
     benchmark.images = images
     benchmark.setup()
     return benchmark

@@ -1,47 +1,23 @@
-"""What every class-incremental benchmark is: classes in an order, cut into tasks, and their loaders."""
+"""What the engine asks of every benchmark: its tasks, and loaders for what is to be served next."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from lightning import LightningDataModule
-from torch import Tensor
 
-from mmcl.benchmarks.augmentation import Augmentation, normalise
-from mmcl.benchmarks.class_order import check_class_order, class_order, positions, task_sizes
-from mmcl.benchmarks.files import FileLoader, FileStepLoader, FileTransforms
-from mmcl.benchmarks.order import StepOrder
-from mmcl.benchmarks.resident import BlockBatches, BlockLoader, Recipe, ResidentSamples, StepBlock
 from mmcl.config.schema import ComponentConfig, setting
-from mmcl.errors import UserError
-from mmcl.protocol import Batch, FileImages, Samples, Task
+from mmcl.protocol import ImageFeatures, Samples, Task
 
 
 @dataclass
 class BenchmarkConfig(ComponentConfig):
-    """Keys that all class-incremental benchmarks have."""
+    """Keys that every benchmark has."""
 
     data: str = setting("Folder that holds the data sets, one folder each.")
-    base: int = setting("Classes of the first task; 0 means as many as increment.")
-    increment: int = setting("Classes of every later task; a remainder becomes a smaller last task.")
-    order_seed: int = setting("Shuffles the classes as the published protocols do.")
-    class_order: list[int] | None = setting("Labels in the order they come; null shuffles by order_seed.")
-    exact: bool = setting("Alter training images in memory one by one with PIL: same pixels, slower.")
-    workers: int = setting("Processes that read image files; 0 reads in the training process.")
-    steps_per_block: int = setting("Steps handed over at once, images in memory; 1 on several processes.")
-
-
-class RawData(NamedTuple):
-    """A data set as it was read: labels are the data set's own, rows are in its own order."""
-
-    train: Samples
-    test: Samples
-    class_names: list[str]
 
 
 class DataItem(NamedTuple):
@@ -53,111 +29,57 @@ class DataItem(NamedTuple):
 
 
 class Benchmark(LightningDataModule):
-    """Classes in an order, cut into tasks, and the loaders that serve them.
+    """A sequence of tasks over data, and the loaders that serve it.
 
-    A family of benchmarks derives from it, says how its data is read (:meth:`read`) and states its constants.
-    The engine calls :meth:`prepare_data` and :meth:`setup`, asks for each :meth:`task`, and names what the
-    next loaders shall serve by :meth:`serve_training` and :meth:`serve_test`.
+    The engine calls :meth:`prepare_data` and :meth:`setup`, asks for each :meth:`task`, and names what the next
+    loaders shall serve.
 
     Args:
         config: the benchmark's keys.
 
     Attributes:
         name: the benchmark's name in results.
-        image_bytes: bytes of one stored image in the papers' accounting.
+        task_type: the kind of its tasks.
     """
 
     Config: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
-    image_bytes: int = 3 * 32 * 32
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.25, 0.25, 0.25)
-    augmentation: Augmentation = Augmentation()
-    plain_batch_size: int = 500
+    task_type: ClassVar[type[Task]] = Task
 
-    def __init__(self, config: BenchmarkConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        if config.steps_per_block < 1:
-            raise UserError(f"benchmark.steps_per_block={config.steps_per_block}: must be at least 1.")
-        if config.workers < 0:
-            raise UserError(f"benchmark.workers={config.workers}: must be 0 (no extra process) or more.")
         self.config = config
-        self.name = config.name
-        self._data: RawData | None = None
-        self._training: tuple[Samples, int, tuple[int | str, ...]] | None = None
-        self._resident: ResidentSamples | None = None
-        self._test: Samples | None = None
-
-    # What a family says about its data
-
-    @abstractmethod
-    def read(self) -> RawData:
-        """Read the data set. Raises UserError where files are missing or damaged."""
+        self.name: str = config.name
 
     def describe_data(self) -> list[DataItem]:
         """Say which files and folders are needed and which of them are there. Empty for embedded data."""
         return []
-
-    def file_transforms(self) -> FileTransforms:
-        """Return the transforms of images that stay in files."""
-        raise NotImplementedError(f"{type(self).__name__} keeps its images in memory")
 
     @property
     def root(self) -> Path:
         """Folder that holds the data sets."""
         return Path(self.config.data).expanduser()
 
-    # Classes and tasks
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read the data set and bring its classes into order; does nothing the second time."""
-        if self._data is not None:
-            return
-        raw = self.read()
-        count = len(raw.class_names)
-        if self.config.class_order is None:
-            order = class_order(count, self.config.order_seed)
-        else:
-            order = check_class_order(self.config.class_order, count)
-        self._sizes = task_sizes(count, self.config.base, self.config.increment)
-        train, test = (_by_class(samples, order) for samples in (raw.train, raw.test))
-        self._train_starts, self._test_starts = (_class_starts(part.labels, count) for part in (train, test))
-        self._data = RawData(train, test, [raw.class_names[label] for label in order])
-
     @property
+    @abstractmethod
     def task_sizes(self) -> list[int]:
         """Number of classes that each task adds."""
-        self.setup()
-        return self._sizes
 
     @property
+    @abstractmethod
     def class_names(self) -> list[str]:
-        """Names of the classes in class order."""
-        return self._ready().class_names
+        """Names of all classes, task after task."""
 
-    def task(self, index: int) -> Task:
+    @property
+    def task_names(self) -> list[str] | None:
+        """Names of the tasks where they have some."""
+        return None
+
+    @abstractmethod
+    def task(self, index: int) -> Any:
         """Return one task of the sequence, from 0."""
-        data, sizes = self._ready(), self.task_sizes
-        known = sum(sizes[:index])
-        seen = known + sizes[index]
-        starts = self._train_starts
-        return Task(
-            index=index,
-            known=known,
-            seen=seen,
-            train=_between(data.train, starts[known], starts[seen]),
-            test=_between(data.test, 0, self._test_starts[seen]),
-            past=lambda: _between(data.train, 0, starts[known]),
-            plain_batches=self.plain_batches,
-        )
 
-    def _ready(self) -> RawData:
-        self.setup()
-        assert self._data is not None
-        return self._data
-
-    # Loaders
-
-    def serve_training(self, samples: Samples, batch_size: int, draw: tuple[int | str, ...]) -> None:
+    @abstractmethod
+    def serve_training(self, samples: Samples | ImageFeatures, batch_size: int, draw: tuple[int | str, ...]) -> None:
         """Name what :meth:`train_dataloader` yields from now on.
 
         Args:
@@ -165,98 +87,7 @@ class Benchmark(LightningDataModule):
             batch_size: size of the global batch.
             draw: what order and augmentation are for, such as ``(seed, task, stage)``.
         """
-        self._training = (samples, batch_size, draw)
-        self._resident = None
-        if isinstance(samples.images, Tensor):
-            recipe = Recipe(self.augmentation, self.mean, self.std, self.config.exact)
-            self._resident = ResidentSamples(samples, recipe, draw)
-
-    def train_dataloader(self) -> Iterable[Any]:
-        """Serve blocks of steps: items that :meth:`on_after_batch_transfer` turns into batches."""
-        if self._training is None:
-            raise RuntimeError("serve_training comes before train_dataloader")
-        samples, batch_size, draw = self._training
-        rank, world = self._processes()
-        order = StepOrder(len(samples), batch_size, draw, rank, world)
-        if self._resident is not None:
-            return BlockLoader(order, self.config.steps_per_block if world == 1 else 1)
-        return FileStepLoader(samples, order, draw, self.file_transforms().train, self.config.workers)
-
-    def serve_test(self, samples: Samples) -> None:
-        """Name what :meth:`test_dataloader` yields from now on."""
-        self._test = samples
-
-    def test_dataloader(self) -> Iterable[Batch]:
-        """Serve this process's part of the test samples, ``samples[rank::world]``: none is repeated."""
-        if self._test is None:
-            raise RuntimeError("serve_test comes before test_dataloader")
-        rank, world = self._processes()
-        rows = torch.arange(rank, len(self._test), world)
-        return self._pixel_batches(self._test.select(rows))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn what a loader yielded into an iterable of training batches, or into one test batch."""
-        if isinstance(batch, StepBlock):
-            assert self._resident is not None
-            return BlockBatches(batch, self._resident)
-        if isinstance(batch, list):
-            return [self._normalised(step) for step in batch]
-        return self._normalised(batch)
-
-    def plain_batches(self, samples: Samples, device: torch.device) -> Iterator[Batch]:
-        """Yield samples under the test transform, in order, in batches on a device."""
-        for batch in self._pixel_batches(samples):
-            images, labels, sources = (part.to(device, non_blocking=True) for part in batch[:3])
-            yield self._normalised(Batch(images, labels, sources))
-
-    def _pixel_batches(self, samples: Samples) -> Iterable[Batch]:
-        if isinstance(samples.images, FileImages):
-            transform = self.file_transforms().test
-            return FileLoader(samples, transform, self.plain_batch_size, self.config.workers)
-        return PixelLoader(samples, self.plain_batch_size)
-
-    def _normalised(self, batch: Batch) -> Batch:
-        return batch._replace(images=normalise(batch.images, self.mean, self.std))
 
     def _processes(self) -> tuple[int, int]:
         """Return (rank, number of processes)."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-class PixelLoader:
-    """Batches of samples in memory, in order, as uint8 pixels."""
-
-    def __init__(self, samples: Samples, batch_size: int) -> None:
-        self.samples = samples
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.samples), self.batch_size):
-            part = _between(self.samples, start, start + self.batch_size)
-            yield Batch(part.images, part.labels, part.sources)  # type: ignore[arg-type]
-
-
-def _by_class(samples: Samples, order: list[int]) -> Samples:
-    """Give labels as positions in the class order and sort by them; inside a class the order stays."""
-    labels = positions(samples.labels, order)
-    rows = labels.argsort(stable=True)
-    return Samples(samples.images[rows], labels[rows], samples.sources[rows])
-
-
-def _class_starts(labels: Tensor, count: int) -> list[int]:
-    """Return where each class begins among sorted labels, and the end: ``count + 1`` numbers."""
-    counts = torch.bincount(labels, minlength=count)
-    return [0, *counts.cumsum(0).tolist()]
-
-
-def _between(samples: Samples, start: int, stop: int) -> Samples:
-    """Return the rows from start to stop without copying pixels."""
-    images = samples.images
-    if isinstance(images, FileImages):
-        part: Tensor | FileImages = FileImages(images.root, images.paths[start:stop])
-    else:
-        part = images[start:stop]
-    return Samples(part, samples.labels[start:stop], samples.sources[start:stop])

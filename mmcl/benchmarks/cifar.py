@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, DataItem, RawData
+from mmcl.benchmarks.base import DataItem
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.benchmarks.download import fetch_folder
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
@@ -24,14 +25,14 @@ UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError
 
 
 @dataclass
-class CifarConfig(BenchmarkConfig):
+class CifarConfig(ClassIncrementalBenchmarkConfig):
     """Keys of the CIFAR benchmarks."""
 
     download: bool = setting("Fetch absent data through torchvision; false never uses the network.")
     verify: bool = setting("Refuse data that is not the published set; false takes any of the layout.")
 
 
-class Cifar(Benchmark):
+class Cifar(ClassIncrementalBenchmark):
     """What both sets share: the layout of the files, and how they are read and verified."""
 
     Config: ClassVar[type[CifarConfig]] = CifarConfig

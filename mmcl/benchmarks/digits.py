@@ -7,14 +7,14 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from mmcl.benchmarks.augmentation import Augmentation
-from mmcl.benchmarks.base import Benchmark, RawData
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, RawData
 from mmcl.protocol import Samples
 
 ENLARGEMENT = 4
 TEST_EVERY = 5
 
 
-class Digits(Benchmark):
+class Digits(ClassIncrementalBenchmark):
     """Ten handwritten digits, 8x8 grey, enlarged to 32x32 and repeated over three channels.
 
     Of every class, in the order of the data set, each fifth image tests: 1,442 to train, 355 to test.

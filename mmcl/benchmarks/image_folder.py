@@ -11,7 +11,8 @@ import torch
 from torchvision.transforms import v2
 
 from mmcl.benchmarks.augmentation import Augmentation
-from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, DataItem, RawData
+from mmcl.benchmarks.base import DataItem
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.benchmarks.files import FileTransforms, open_image
 from mmcl.benchmarks.listing import (
     class_folders,
@@ -29,7 +30,7 @@ LARGEST_IN_MEMORY = 64
 
 
 @dataclass
-class FilesConfig(BenchmarkConfig):
+class FilesConfig(ClassIncrementalBenchmarkConfig):
     """Keys of the benchmarks whose images lie in files."""
 
     folder: str = setting("Data set's folder below data: train/<class>/* and val/<class>/*, or lists.")
@@ -45,7 +46,7 @@ class ImageFolderConfig(FilesConfig):
     in_memory: bool = setting("Hold images in memory, augment as CIFAR; one size, at most 64 pixels.")
 
 
-class FilesBenchmark(Benchmark):
+class FilesBenchmark(ClassIncrementalBenchmark):
     """Images in files: random resized crop and flip to train, resize and centre crop to test.
 
     Classes are the sorted names of the folders in ``train``, or the labels of ``train.txt``. Pixels are

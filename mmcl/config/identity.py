@@ -10,17 +10,25 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 DECIDING_TRAINER_KEYS = ("precision", "matmul_precision")
-WITHOUT_INFLUENCE = {"data", "workers", "steps_per_block", "download", "verify"}
+WITHOUT_INFLUENCE = {"data", "workers", "steps_per_block", "download", "verify", "encode_batch_size"}
+# Files that decide figures by what they hold, wherever they lie.
+CONTENT_KEYS = (
+    ("method", "first_task_weights"),
+    ("benchmark", "file"),
+    ("backbone", "checkpoint"),
+    ("backbone", "weights"),
+)
 
 
 def deciding_part(config: DictConfig) -> dict[str, Any]:
     """Return the part of a checked configuration that decides the figures of a run."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     part = {name: plain[name] for name in ("seed", "memory", "backbone", "method")}
-    shared = part["method"].get("first_task_weights")
-    if shared is not None:
-        part["method"]["first_task_weights"] = _content_digest(Path(shared).expanduser())
     part["benchmark"] = {key: value for key, value in plain["benchmark"].items() if key not in WITHOUT_INFLUENCE}
+    for group, name in CONTENT_KEYS:
+        file = part[group].get(name)
+        if file is not None:
+            part[group][name] = _content_digest(Path(file).expanduser())
     part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}
     return part
 

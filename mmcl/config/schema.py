@@ -27,11 +27,22 @@ class ComponentConfig:
 
 
 @dataclass
-class Schedule:
-    """How one stage trains: stochastic gradient descent with momentum and a learning rate per epoch."""
+class Passes:
+    """What every schedule says: how often a stage sees its samples, and how many at once."""
 
     epochs: int = setting("Passes over the stage's samples; 0 trains nothing.")
     batch_size: int = setting("Samples per step over all processes; the last step of an epoch may be smaller.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that would train for ever, or stop only when training begins."""
+        if self.epochs < 0 or self.batch_size < 1:
+            raise UserError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected at least 0 and at least 1")
+
+
+@dataclass
+class Schedule(Passes):
+    """How one stage trains: stochastic gradient descent with momentum and a learning rate per epoch."""
+
     lr: float = setting("Learning rate of the first epoch.")
     momentum: float = setting("0 is plain SGD.")
     weight_decay: float = setting("L2 on every trained parameter, batch norm and biases included; 0 is none.")
@@ -45,8 +56,30 @@ class Schedule:
         if self.scheduler not in SCHEDULERS:
             known = " or ".join(SCHEDULERS)
             raise UserError(f"scheduler={self.scheduler}: expected {known}.{nearest(self.scheduler, SCHEDULERS)}")
-        if self.epochs < 0 or self.batch_size < 1:
-            raise UserError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected at least 0 and at least 1")
+        super().__post_init__()
+
+
+@dataclass
+class StepSchedule(Passes):
+    """How a few parameters are learned on features: a learning rate that falls by a half cosine."""
+
+    lr: float = setting("Learning rate at the start, after the warm-up.")
+    lr_final: float = setting("Learning rate that the cosine falls to.")
+    optimizer: str = setting("adamw or sgd.")
+    momentum: float = setting("Of sgd; adamw ignores it.")
+    weight_decay: float = setting("Decoupled from the gradient under adamw, L2 under sgd; 0 is none.")
+    eps: float = setting("Of adamw; sgd ignores it.")
+    interval: str = setting("step: the rate moves at every step; epoch: after every epoch.")
+    warmup_epochs: int = setting("First epochs at warmup_lr; the cosine spans all epochs all the same.")
+    warmup_lr: float = setting("Learning rate of the warm-up.")
+
+    def __post_init__(self) -> None:
+        """Refuse names that no optimiser answers to."""
+        super().__post_init__()
+        for name, known in (("optimizer", ("adamw", "sgd")), ("interval", ("step", "epoch"))):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"{name}={value}: expected {' or '.join(known)}.{nearest(value, known)}")
 
 
 @dataclass
@@ -55,6 +88,8 @@ class PathsConfig:
 
     data: str = setting("Folder that holds the data sets, one folder each.")
     runs: str = setting("Folder below which every run gets its directory.")
+    cache: str = setting("Folder of encoded features, which all runs share.")
+    features: str | None = setting("File of your own features for benchmark=features.")
     run: str | None = setting("Directory of this run. null derives it from benchmark, method, identity and seed.")
 
 
@@ -74,6 +109,9 @@ class TrainerConfig:
     compile: bool = setting("Compile the backbones in place; needs a C compiler.")
     checkpoint_every_n_epochs: int = setting(
         "Epochs between checkpoints inside a stage; 0 keeps stage boundaries only."
+    )
+    checkpoint_every_n_batches: int = setting(
+        "Batches of a test stream between two saved states inside it; 0 begins the stream again after a kill."
     )
     progress: bool = setting("Show a progress bar when standard error is a terminal.")
     isolate: bool = setting("Run each job of a sweep in a process of its own.")

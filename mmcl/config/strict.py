@@ -10,13 +10,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmcl.config.components import build, schema_of
+from mmcl.config.components import build, locate, schema_of
 from mmcl.config.locate import options
 from mmcl.config.schema import RunConfig, TrainerConfig
 from mmcl.errors import UserError, nearest
-from mmcl.memory.quota import MemoryConfig
+from mmcl.memory.quota import MemoryConfig, NoMemoryConfig
+from mmcl.protocol import ClassTask, DatasetTask, Task
 
 TYPED_BY_TARGET = ("benchmark", "backbone", "method")
+KINDS: dict[type[Task], tuple[str, str]] = {
+    ClassTask: ("classes that come task by task", "digits"),
+    DatasetTask: ("data sets with texts about their classes", "shapes"),
+}
 
 
 def checked(config: DictConfig) -> DictConfig:
@@ -28,8 +33,9 @@ def checked(config: DictConfig) -> DictConfig:
     if config.get("method") is None or "_target_" not in config.method:
         names = ", ".join(options("method"))
         raise UserError(f"no method chosen. Methods: {names}\nType for example: python -m mmcl.run +method=memo")
+    _refuse_other_kind(config)
     schemas: dict[str, type] = {name: schema_of(config[name]["_target_"]) for name in TYPED_BY_TARGET}
-    schemas["memory"] = MemoryConfig
+    schemas["memory"] = NoMemoryConfig if config.memory.get("name") == "none" else MemoryConfig
     problems = _problems(config, RunConfig, "", schemas)
     if problems:
         raise UserError("the configuration has errors:\n  " + "\n  ".join(problems))
@@ -38,6 +44,17 @@ def checked(config: DictConfig) -> DictConfig:
     if refused:
         raise UserError("\n".join(refused))
     return resolved
+
+
+def _refuse_other_kind(config: DictConfig) -> None:
+    """Refuse a method on tasks that it is not made for, before their keys are compared with each other's."""
+    wanted, found = (locate(config[group]["_target_"]).task_type for group in ("method", "benchmark"))
+    if not issubclass(found, wanted):
+        kind, example = KINDS[wanted]
+        raise UserError(
+            f"method={config.method.get('name')} needs {kind}; benchmark={config.benchmark.get('name')} has another "
+            f"kind of tasks. Type for example: python -m mmcl.run +method={config.method.get('name')} benchmark={example}"
+        )
 
 
 def _refused(config: DictConfig, schemas: dict[str, type]) -> Iterator[str]:

@@ -9,16 +9,16 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torchmetrics import MetricCollection
 
-from mmcl.benchmarks.base import Benchmark
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 from mmcl.engine.trainers import make_trainer
 from mmcl.methods.base import Method
-from mmcl.protocol import Task
+from mmcl.protocol import ClassTask
 
 
 class CountAnswers(Callback):
     """Feeds each readout's scores to its metrics, on the device, without a copy to the host."""
 
-    def __init__(self, readouts: Mapping[str, MetricCollection], task: Task) -> None:
+    def __init__(self, readouts: Mapping[str, MetricCollection], task: ClassTask) -> None:
         self.readouts, self.task = readouts, task
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,9 +42,9 @@ class CountAnswers(Callback):
 
 
 def evaluate(
-    method: Method,
-    benchmark: Benchmark,
-    task: Task,
+    method: Method[ClassTask],
+    benchmark: ClassIncrementalBenchmark,
+    task: ClassTask,
     readouts: Mapping[str, MetricCollection],
     trainer_config: DictConfig,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmcl.benchmarks.base import Benchmark
 from mmcl.engine.provenance import provenance
 from mmcl.engine.run_directory import MetricsFile
-from mmcl.protocol import Task
+from mmcl.protocol import DatasetTask, Task
 
 SCHEMA = 1
 MEBIBYTE = 2**20
@@ -36,6 +36,7 @@ def result_of(
         "command": command,
         "config": config,
         "task_sizes": benchmark.task_sizes,
+        "task_names": benchmark.task_names,
         "class_names": benchmark.class_names,
         "readouts": dict(readouts),
         "bytes": byte_reports,
@@ -63,12 +64,35 @@ def _stage_timing(metrics: MetricsFile) -> list[dict[str, Any]]:
     return timing
 
 
+def with_oracles(values: dict[str, Any], oracles: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add to a readout's figures what its oracle reached, choosing by test labels: named apart, never the headline.
+
+    Args:
+        values: figures of the readout.
+        oracles: what the oracle computed after each task; empty where there is none.
+    """
+    if not oracles:
+        return values
+    curve = [entry["accuracy"] for entry in oracles]
+    choices = [{name: value for name, value in entry.items() if name != "accuracy"} for entry in oracles]
+    return {
+        **values,
+        "acc_oracle": sum(curve) / len(curve),
+        "acc_oracle_curve": curve,
+        "acc_oracle_choices": choices,
+    }
+
+
 def task_line(task: Task, task_count: int, accuracies: Mapping[str, float | None], report: Mapping[str, Any]) -> str:
     """Return the line that a person wants after each task."""
     answers = "  ".join(f"{name} {100 * value:5.2f}" for name, value in accuracies.items() if value is not None)
     model = report["model_bytes"] + report["head_bytes"] + report["buffer_bytes"]
+    if isinstance(task, DatasetTask):
+        what, rows = f"{task.name}  classes {task.size:>4}", "features"
+    else:
+        what, rows = f"classes {task.seen:>4}", "images"
     return (
-        f"task {task.index + 1:>2}/{task_count}  classes {task.seen:>4}  {answers or 'no answer yet'}  "
-        f"memory {report['exemplars']} images {report['memory_bytes'] / MEBIBYTE:.2f} MiB  "
+        f"task {task.index + 1:>2}/{task_count}  {what}  {answers or 'no answer yet'}  "
+        f"memory {report['exemplars']} {rows} {report['memory_bytes'] / MEBIBYTE:.2f} MiB  "
         f"model {model / MEBIBYTE:.2f} MiB"
     )

@@ -15,15 +15,16 @@ from mmcl.engine.evaluation import evaluate
 from mmcl.engine.mirror import Mirror
 from mmcl.engine.processes import is_first_process, same_memory
 from mmcl.engine.progress import Progress
-from mmcl.engine.results import result_of, task_line
+from mmcl.engine.results import result_of, task_line, with_oracles
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
 from mmcl.engine.stages import fit_stage, forget_checkpoints
 from mmcl.engine.state import StateFile
+from mmcl.engine.stream import evaluate_stream, forget_stream
 from mmcl.engine.trainers import make_trainer
 from mmcl.engine.versions import tensors, write_whole
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
-from mmcl.protocol import Task
+from mmcl.protocol import DatasetTask, Task
 from mmcl.randomness import key
 
 
@@ -39,7 +40,7 @@ class Sequence:
     """
 
     def __init__(
-        self, config: DictConfig, benchmark: Benchmark, method: Method, directory: RunDirectory, command: str
+        self, config: DictConfig, benchmark: Benchmark, method: Method[Any], directory: RunDirectory, command: str
     ) -> None:
         self.config, self.benchmark, self.method = config, benchmark, method
         self.directory, self.command = directory, command
@@ -47,7 +48,9 @@ class Sequence:
         self.state_file = StateFile(directory.state)
         self.state = self.state_file.load()
         self.metrics = MetricsFile(directory.path / "metrics.csv") if self.writes else None
-        self.readouts = {name: readout_metrics(benchmark.task_sizes) for name in method.readouts}
+        sizes = benchmark.task_sizes
+        confused = max(sizes) if issubclass(benchmark.task_type, DatasetTask) else None
+        self.readouts = {name: readout_metrics(sizes, confused=confused) for name in method.readouts}
         self.device = make_trainer(config.trainer).strategy.root_device
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -123,7 +126,7 @@ class Sequence:
     def _finish_task(self, task: Task, mirror: Mirror) -> None:
         """Evaluate, print the task's line, and save what the next task begins with."""
         self._share_first_task(task)
-        evaluate(self.method, self.benchmark, task, self.readouts, self.config.trainer)
+        self._evaluate(task)
         state = self.state
         state.bytes.append({"task": task.index, **asdict(self.method.byte_report())})
         state.readouts = {name: synced_state(metrics) for name, metrics in self.readouts.items()}
@@ -136,7 +139,19 @@ class Sequence:
             mirror.log(self.metrics, task)
         self.progress.say(task_line(task, len(self.benchmark.task_sizes), accuracies, state.bytes[-1]))
         self._save()
+        if self.writes and isinstance(task, DatasetTask):
+            forget_stream(self.directory.path, task)
         self._write_result("running")
+
+    def _evaluate(self, task: Task) -> None:
+        """Count the answers of every readout on what the task asks."""
+        benchmark: Any = self.benchmark
+        if isinstance(task, DatasetTask):
+            trainer, seed, folder = self.config.trainer, self.config.seed, self.directory.path
+            chosen = evaluate_stream(self.method, benchmark, task, self.readouts, trainer, seed, folder)
+            self.state.oracles.append(chosen)
+        else:
+            evaluate(self.method, benchmark, task, self.readouts, self.config.trainer)  # type: ignore[arg-type]
 
     def _share_first_task(self, task: Task) -> None:
         """Write ``first_task.pt``, with which other methods may begin."""
@@ -156,8 +171,14 @@ class Sequence:
 
     def _measure(self) -> None:
         """Take the figures of all processes' counts together; all must call. Writing them needs no other process."""
-        self.values: dict[str, dict[str, Any]] = {name: figures(counts) for name, counts in self.readouts.items()}
+        self.values: dict[str, dict[str, Any]] = {
+            name: with_oracles(figures(counts), [chosen[name] for chosen in self.state.oracles if name in chosen])
+            for name, counts in self.readouts.items()
+        }
         self.confusions = {name: confusion_matrix(counts) for name, counts in self.readouts.items()}
+        if issubclass(self.benchmark.task_type, DatasetTask):
+            size = self.benchmark.task_sizes[max(self.state.task - 1, 0)]
+            self.confusions = {name: counts[:size, :size] for name, counts in self.confusions.items()}
 
     def _write_result(self, status: str, error: str | None = None) -> None:
         """Write ``result.json`` and the confusion matrices of the latest task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback
 from omegaconf import DictConfig
@@ -19,7 +20,7 @@ from mmcl.protocol import Stage, Task
 
 
 def fit_stage(
-    method: Method,
+    method: Method[Any],
     benchmark: Benchmark,
     task: Task,
     stage: Stage,
@@ -74,7 +75,7 @@ def fit_stage(
     method.end_stage(stage, task)
 
 
-def compile_backbones(method: Method) -> None:
+def compile_backbones(method: Method[Any]) -> None:
     """Compile every trunk and branch in place: names in the state stay, and a growing head recompiles nothing."""
     for module in method.modules():
         if isinstance(module, SplitBackbone):

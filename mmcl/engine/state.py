@@ -21,6 +21,7 @@ class SequenceState:
         stages_done: finished stages of that task.
         method: the method's ``state_dict`` at this point; None before the first task.
         readouts: counts of each readout's metrics.
+        oracles: of each finished task, what was chosen by its test labels, by readout.
         bytes: byte report after each finished task.
         wall_seconds: time spent so far.
     """
@@ -29,6 +30,7 @@ class SequenceState:
     stages_done: int = 0
     method: dict[str, Any] | None = None
     readouts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    oracles: list[dict[str, Any]] = field(default_factory=list)
     bytes: list[dict[str, Any]] = field(default_factory=list)
     wall_seconds: float = 0.0
 

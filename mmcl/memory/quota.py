@@ -21,6 +21,13 @@ class MemoryConfig:
     select: str = setting("Which samples: herding (greedily near the class mean), random or first.")
 
 
+@dataclass
+class NoMemoryConfig:
+    """No budget of images: the method states what it keeps, or keeps nothing."""
+
+    name: str = setting("none.")
+
+
 @dataclass(frozen=True)
 class Quota:
     """The number of samples that each class may keep. A class that has fewer keeps all it has.

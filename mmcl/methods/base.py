@@ -8,24 +8,24 @@ A method never touches loggers, files or process groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torchmetrics import Metric
 
 from mmcl.backbones.freezing import restore_frozen_modes, trainable_parameters
-from mmcl.backbones.split import SplitBackbone
 from mmcl.config.schema import ComponentConfig, Schedule
 from mmcl.errors import UserError
 from mmcl.memory.accounting import ByteReport
-from mmcl.memory.herding import Selector
-from mmcl.memory.quota import Quota
-from mmcl.protocol import Batch, Stage, Task
+from mmcl.protocol import Stage, Task
+
+TaskT = TypeVar("TaskT", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,29 @@ class Ingredients:
     """What a run gives its method beside the method's own configuration.
 
     Attributes:
-        make_backbone: builds a freshly initialised backbone.
-        quota: how many samples of a class may be kept.
-        select: which ones.
         seed: keys every random choice that the method makes.
         task_count: length of the sequence.
-        image_bytes: bytes of one image in the papers' accounting.
     """
 
-    make_backbone: Callable[[], SplitBackbone]
-    quota: Quota
-    select: Selector
     seed: int
     task_count: int
-    image_bytes: int
 
 
-class Method(LightningModule):
+class Method(LightningModule, Generic[TaskT]):
     """Base of all methods. A subclass says how it grows, trains, consolidates and answers.
 
     Attributes:
         Config: dataclass of the method's keys.
+        task_type: the kind of task it can go through.
         readouts: names of the ways in which :meth:`scores` may answer.
-        keeps_memory: whether a budget of samples concerns it.
-        growth: how the papers' accounting counts its backbone (see ``mmcl.memory.accounting.counted_parameters``).
+        ordered: whether an answer depends on the test samples before it; they then come in a keyed order, and every
+            process sees all of them.
     """
 
     Config: ClassVar[type] = ComponentConfig
-    readouts: ClassVar[tuple[str, ...]] = ()
-    growth: ClassVar[str] = "single"
-    keeps_memory: ClassVar[bool] = False
+    task_type: ClassVar[type[Task]] = Task
+    readouts: tuple[str, ...] = ()
+    ordered: ClassVar[bool] = False
 
     def __init__(self, config: Any, ingredients: Ingredients) -> None:
         super().__init__()
@@ -75,36 +68,49 @@ class Method(LightningModule):
 
     # ------------------------------------------------------------------ the words of a sequence
 
-    def grow(self, task: Task) -> None:
+    def grow(self, task: TaskT) -> None:
         """Change the structure for a task: new heads, new blocks, teachers. No data is looked at."""
 
-    def begin_task(self, task: Task) -> None:
+    def begin_task(self, task: TaskT) -> None:
         """Prepare for a task after :meth:`grow`, on the device of the run."""
 
     def first_task_weights(self) -> dict[str, Tensor] | None:
         """Return what other methods may begin with instead of training the first task; None if there is nothing."""
         return None
 
-    def stages(self, task: Task) -> list[Stage]:
+    def stages(self, task: TaskT) -> list[Stage]:
         """Return the training passes of a task, in order; the same list whenever it is asked."""
         return []
 
-    def begin_stage(self, stage: Stage, task: Task) -> None:
+    def begin_stage(self, stage: Stage, task: TaskT) -> None:
         """Prepare for a training pass; also called when it is resumed."""
         self.stage = stage
 
-    def end_stage(self, stage: Stage, task: Task) -> None:
+    def end_stage(self, stage: Stage, task: TaskT) -> None:
         """Finish a training pass, after its last epoch."""
 
-    def end_task(self, task: Task) -> None:
+    def end_task(self, task: TaskT) -> None:
         """Consolidate after the last stage and write the memory, on the device of the run."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def begin_evaluation(self, task: TaskT) -> None:
+        """Prepare for the test samples of a task; also called when their evaluation is resumed, before loading."""
+
+    def oracles(self, task: TaskT) -> dict[str, Metric]:
+        """Return metrics that choose something by test labels, by readout: reported under a name of their own.
+
+        Each takes ``update(scores of all readouts, labels)`` and computes a dict that has ``accuracy``.
+        """
+        return {}
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
         """Return the named terms whose sum is minimised, each a mean over the batch."""
         raise NotImplementedError
 
     def scores(self, images: Tensor) -> dict[str, Tensor]:
-        """Return for each readout the scores of all seen classes ``(B, seen)``; larger is likelier."""
+        """Return for each readout the scores of all seen classes ``(B, seen)``; larger is likelier.
+
+        On data sets, ``images`` are features under views ``(B, V, D)`` and the classes are the task's own ``(B, C)``.
+        """
         raise NotImplementedError
 
     def byte_report(self) -> ByteReport:
@@ -113,7 +119,7 @@ class Method(LightningModule):
 
     # ------------------------------------------------------------------ Lightning
 
-    def train(self, mode: bool = True) -> Method:
+    def train(self, mode: bool = True) -> Method[TaskT]:
         """Set the mode of everything that is not frozen."""
         super().train(mode)
         restore_frozen_modes(self)
@@ -123,13 +129,18 @@ class Method(LightningModule):
         """Return what the current stage optimises: everything that is not frozen."""
         return list(trainable_parameters(self))
 
+    def optimizer_of(self, stage: Stage) -> tuple[Optimizer, LRScheduler]:
+        """Return a fresh optimiser over :meth:`stage_parameters` with its schedule."""
+        assert isinstance(stage.schedule, Schedule)
+        return sgd(self.stage_parameters(), stage.schedule)
+
     def configure_optimizers(self) -> Any:
-        """Return a fresh optimiser for the current stage and the schedule of its learning rate, stepped each epoch."""
+        """Return a fresh optimiser for the current stage and the schedule of its learning rate."""
         assert self.stage is not None
-        optimizer, scheduler = sgd(self.stage_parameters(), self.stage.schedule)
+        optimizer, scheduler = self.optimizer_of(self.stage)
         return [optimizer], [scheduler]
 
-    def training_step(self, block: Iterable[Batch], block_index: int) -> None:
+    def training_step(self, block: Iterable[Any], block_index: int) -> None:
         """Take one optimiser step for each batch of a block."""
         optimizer = self.optimizers()
         for batch in block:
@@ -137,7 +148,11 @@ class Method(LightningModule):
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(torch.stack(list(terms.values())).sum() * batch.share)
             optimizer.step()  # type: ignore[union-attr]
+            self.after_step()
             self._account(terms, len(batch.labels) if batch.share else 0)
+
+    def after_step(self) -> None:
+        """Do what belongs after every optimiser step."""
 
     def on_train_epoch_start(self) -> None:
         """Begin the sums of the epoch's losses."""
@@ -147,9 +162,9 @@ class Method(LightningModule):
         """Advance the learning rate."""
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
 
-    def test_step(self, batch: Batch, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:  # type: ignore[override]
+    def test_step(self, batch: Any, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:  # type: ignore[override]
         """Return (scores of each readout, labels)."""
-        return self.scores(batch.images), batch.labels
+        return self.scores(batch[0]), batch.labels
 
     # ------------------------------------------------------------------ losses of an epoch, kept on the device
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from mmcl.backbones.freezing import freeze, unfreeze
 from mmcl.config.schema import setting
-from mmcl.methods.base import Ingredients
-from mmcl.methods.class_incremental import DistillationConfig, DistillationMethod
+from mmcl.methods.class_incremental import ClassIncrementalIngredients, DistillationConfig, DistillationMethod
 from mmcl.methods.losses import corrected_logits, weighted_distillation_losses
-from mmcl.protocol import Batch, Stage, Task
+from mmcl.protocol import Batch, ClassTask, Stage
 from mmcl.randomness import permutation
 
 
@@ -33,19 +32,19 @@ class Bic(DistillationMethod):
 
     Config: ClassVar[type] = BicConfig
 
-    def __init__(self, config: BicConfig, ingredients: Ingredients) -> None:
+    def __init__(self, config: BicConfig, ingredients: ClassIncrementalIngredients) -> None:
         super().__init__(config, ingredients)
         self.corrections = nn.ParameterList()
         self.boundaries = [0]
 
-    def grow(self, task: Task) -> None:
+    def grow(self, task: ClassTask) -> None:
         """Add the identity correction of the new classes; earlier corrections stay as they were fitted."""
         super().grow(task)
         self.corrections.requires_grad_(False)
         self.corrections.append(nn.Parameter(torch.tensor([1.0, 0.0], device=self.device), requires_grad=False))
         self.boundaries.append(task.seen)
 
-    def stages(self, task: Task) -> list[Stage]:
+    def stages(self, task: ClassTask) -> list[Stage]:
         """Train the representation on what is not held out, then the newest correction on what is."""
         if task.index == 0:
             return super().stages(task)
@@ -56,14 +55,14 @@ class Bic(DistillationMethod):
             stages.append(Stage("bias", everything.select(held_out), self.config.later_tasks))
         return stages
 
-    def begin_stage(self, stage: Stage, task: Task) -> None:
+    def begin_stage(self, stage: Stage, task: ClassTask) -> None:
         """Train either the network or the newest correction."""
         super().begin_stage(stage, task)
         fits_bias = stage.name == "bias"
         freeze(self.network) if fits_bias else unfreeze(self.network)
         self.corrections[-1].requires_grad_(fits_bias)
 
-    def end_stage(self, stage: Stage, task: Task) -> None:
+    def end_stage(self, stage: Stage, task: ClassTask) -> None:
         """Leave network and corrections as the next task expects them."""
         unfreeze(self.network)
         self.corrections.requires_grad_(False)
@@ -95,7 +94,7 @@ class Bic(DistillationMethod):
         scales, shifts = torch.stack(list(self.corrections)[: len(boundaries) - 1]).unbind(dim=1)
         return corrected_logits(logits, scales, shifts, boundaries)
 
-    def _held_out(self, task: Task) -> Tensor:
+    def _held_out(self, task: ClassTask) -> Tensor:
         """Mark the same number of samples of every class, new and old, bool ``(N,)``."""
         samples = self.training_samples(task)
         marked = torch.zeros(len(samples), dtype=torch.bool)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,13 +18,33 @@ from torch import Tensor, nn
 
 from mmcl.backbones.freezing import freeze
 from mmcl.backbones.plain import PlainNetwork
+from mmcl.backbones.split import SplitBackbone
 from mmcl.config.schema import ComponentConfig, Schedule, setting
 from mmcl.errors import UserError
 from mmcl.memory.accounting import ByteReport
+from mmcl.memory.herding import Selector
 from mmcl.memory.nearest_mean import NearestMean
+from mmcl.memory.quota import Quota
 from mmcl.memory.row_store import RowStore
 from mmcl.methods.base import Ingredients, Method
-from mmcl.protocol import Samples, Stage, Task
+from mmcl.protocol import ClassTask, Samples, Stage, Task
+
+
+@dataclass(frozen=True)
+class ClassIncrementalIngredients(Ingredients):
+    """What a run gives a class-incremental method.
+
+    Attributes:
+        make_backbone: builds a freshly initialised backbone.
+        quota: how many samples of a class may be kept.
+        select: which ones.
+        image_bytes: bytes of one image in the papers' accounting.
+    """
+
+    make_backbone: Callable[[], SplitBackbone]
+    quota: Quota
+    select: Selector
+    image_bytes: int
 
 
 @dataclass
@@ -38,14 +59,23 @@ class ClassIncrementalConfig(ComponentConfig):
     )
 
 
-class ClassIncremental(Method):
-    """A network whose head grows with the classes, trained in one stage per task on the new classes alone."""
+class ClassIncremental(Method[ClassTask]):
+    """A network whose head grows with the classes, trained in one stage per task on the new classes alone.
+
+    Attributes:
+        keeps_memory: whether a budget of samples concerns it.
+        growth: how the papers' accounting counts its backbone (see ``mmcl.memory.accounting.counted_parameters``).
+    """
 
     Config: ClassVar[type] = ClassIncrementalConfig
-    readouts: ClassVar[tuple[str, ...]] = ("cnn",)
+    task_type: ClassVar[type[Task]] = ClassTask
+    readouts: tuple[str, ...] = ("cnn",)
+    growth: ClassVar[str] = "single"
+    keeps_memory: ClassVar[bool] = False
+    ingredients: ClassIncrementalIngredients
     network: Any
 
-    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+    def __init__(self, config: ClassIncrementalConfig, ingredients: ClassIncrementalIngredients) -> None:
         super().__init__(config, ingredients)
         self.known = 0
         self.network = self.make_network()
@@ -54,12 +84,12 @@ class ClassIncremental(Method):
         """Build the network before the first task."""
         return PlainNetwork(self.ingredients.make_backbone())
 
-    def grow(self, task: Task) -> None:
+    def grow(self, task: ClassTask) -> None:
         """Widen the head to all seen classes."""
         self.known = task.known
         self.network.expand(task.seen)
 
-    def begin_task(self, task: Task) -> None:
+    def begin_task(self, task: ClassTask) -> None:
         """Load the first task's weights, if another run is to share them."""
         if self._is_shared(task):
             path = self.config.first_task_weights
@@ -79,17 +109,17 @@ class ClassIncremental(Method):
         state: dict[str, Tensor] = self.network.state_dict()
         return state
 
-    def _is_shared(self, task: Task) -> bool:
+    def _is_shared(self, task: ClassTask) -> bool:
         return task.index == 0 and self.config.first_task_weights is not None
 
-    def stages(self, task: Task) -> list[Stage]:
+    def stages(self, task: ClassTask) -> list[Stage]:
         """Train once, on :meth:`training_samples`; not at all where the first task's weights are shared."""
         if self._is_shared(task):
             return []
         schedule = self.config.first_task if task.index == 0 else self.config.later_tasks
         return [Stage("representation", self.training_samples(task), schedule)]
 
-    def training_samples(self, task: Task) -> Samples:
+    def training_samples(self, task: ClassTask) -> Samples:
         """Return what the representation is trained on."""
         return task.train
 
@@ -105,19 +135,19 @@ class ClassIncremental(Method):
 class ReplayMethod(ClassIncremental):
     """Keeps exemplars of old classes, trains on them beside the new data, and classifies by nearest mean, too."""
 
-    readouts: ClassVar[tuple[str, ...]] = ("cnn", "nme")
+    readouts: tuple[str, ...] = ("cnn", "nme")
     keeps_memory: ClassVar[bool] = True
 
-    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+    def __init__(self, config: ClassIncrementalConfig, ingredients: ClassIncrementalIngredients) -> None:
         super().__init__(config, ingredients)
         self.memory = RowStore()
         self.nearest_mean = NearestMean()
 
-    def training_samples(self, task: Task) -> Samples:
+    def training_samples(self, task: ClassTask) -> Samples:
         """Return the new classes' data, followed by the memory (by class, in rank order)."""
         return self.memory.join_after(task.train)
 
-    def end_task(self, task: Task) -> None:
+    def end_task(self, task: ClassTask) -> None:
         """Shrink every old class to its share of the memory, select rows of the new ones, renew the class means."""
         per_class = self.ingredients.quota.per_class(task.seen)
         self.memory.keep_first(per_class)
@@ -148,11 +178,11 @@ class DistillationMethod(ReplayMethod):
 
     Config: ClassVar[type] = DistillationConfig
 
-    def __init__(self, config: ClassIncrementalConfig, ingredients: Ingredients) -> None:
+    def __init__(self, config: ClassIncrementalConfig, ingredients: ClassIncrementalIngredients) -> None:
         super().__init__(config, ingredients)
         self.teacher: PlainNetwork | None = None
 
-    def grow(self, task: Task) -> None:
+    def grow(self, task: ClassTask) -> None:
         """Copy the network before its head grows."""
         if task.index:
             self.teacher = copy.deepcopy(self.network)
@@ -190,7 +220,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def encode(network: nn.Module, task: Task, samples: Samples, device: torch.device) -> Tensor:
+def encode(network: nn.Module, task: ClassTask, samples: Samples, device: torch.device) -> Tensor:
     """Return the network's features ``(N, D)`` of samples in evaluation mode, under the test transform."""
     training = network.training
     network.eval()

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmcl.config.schema import setting
 from mmcl.memory.accounting import ByteReport
 from mmcl.methods.class_incremental import ClassIncremental, ClassIncrementalConfig
-from mmcl.protocol import Batch, Samples, Stage, Task
+from mmcl.protocol import Batch, ClassTask, Samples, Stage
 
 
 @dataclass
@@ -29,29 +29,29 @@ class Joint(ClassIncremental):
 
     Config: ClassVar[type] = JointConfig
 
-    def grow(self, task: Task) -> None:
+    def grow(self, task: ClassTask) -> None:
         """Begin with a fresh network for all seen classes."""
         self.network = self.make_network().to(self.device)
         super().grow(task)
         self.answers = self.config.every_task or task.index == self.ingredients.task_count - 1
 
-    def begin_task(self, task: Task) -> None:
+    def begin_task(self, task: ClassTask) -> None:
         """Take nothing over: the upper bound trains afresh."""
 
     def first_task_weights(self) -> None:
         """Offer nothing: before the last task, nothing may be trained."""
 
-    def stages(self, task: Task) -> list[Stage]:
+    def stages(self, task: ClassTask) -> list[Stage]:
         """Train on all data seen, or not at all before the last task."""
         if not self.answers:
             return []
         return [Stage("representation", self.training_samples(task), self.config.first_task)]
 
-    def training_samples(self, task: Task) -> Samples:
+    def training_samples(self, task: ClassTask) -> Samples:
         """Return the data of all tasks so far."""
         return Samples.concatenate([task.past(), task.train])
 
-    def end_task(self, task: Task) -> None:
+    def end_task(self, task: ClassTask) -> None:
         """Count what it keeps: everything."""
         everything = self.training_samples(task)
         self.kept_images, self.kept_bytes = len(everything), everything.images.nbytes

@@ -17,7 +17,7 @@ from mmcl.config.schema import setting
 from mmcl.methods.class_incremental import ClassIncrementalConfig, ReplayMethod
 from mmcl.methods.losses import expansion_losses
 from mmcl.methods.wa import align_head
-from mmcl.protocol import Batch, Stage, Task
+from mmcl.protocol import Batch, ClassTask, Stage
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ExpansionMethod(ReplayMethod):
 
     Config: ClassVar[type] = ExpansionConfig
 
-    def begin_stage(self, stage: Stage, task: Task) -> None:
+    def begin_stage(self, stage: Stage, task: ClassTask) -> None:
         """Leave the auxiliary head out of the first task, where its loss does not exist."""
         super().begin_stage(stage, task)
         self.network.auxiliary_head.requires_grad_(task.index > 0)
@@ -57,7 +57,7 @@ class ExpansionMethod(ReplayMethod):
         output = self.network(batch.images)
         return expansion_losses(output.logits, output.auxiliary_logits, batch.labels, self.known, self.config.alpha_aux)
 
-    def end_stage(self, stage: Stage, task: Task) -> None:
+    def end_stage(self, stage: Stage, task: ClassTask) -> None:
         """Align the new classes' weights."""
         align_head(self.network.head, task)
 

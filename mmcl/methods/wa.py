@@ -13,7 +13,7 @@ from torch import Tensor
 from mmcl.backbones.heads import GrowingLinear, align_weights
 from mmcl.methods.class_incremental import DistillationMethod
 from mmcl.methods.losses import weighted_distillation_losses
-from mmcl.protocol import Batch, Stage, Task
+from mmcl.protocol import Batch, ClassTask, Stage
 
 
 class Wa(DistillationMethod):
@@ -27,13 +27,13 @@ class Wa(DistillationMethod):
         logits_old = self.logits_old(batch.images)
         return weighted_distillation_losses(logits, logits_old, batch.labels, self.config.temperature)
 
-    def end_stage(self, stage: Stage, task: Task) -> None:
+    def end_stage(self, stage: Stage, task: ClassTask) -> None:
         """Align the new classes' weights."""
         align_head(self.network.head, task)
 
 
 @torch.no_grad()
-def align_head(head: GrowingLinear, task: Task) -> None:
+def align_head(head: GrowingLinear, task: ClassTask) -> None:
     """Align the rows of a task's new classes with the old ones; the first task has nothing to align with."""
     if task.known:
         head.weight.copy_(align_weights(head.weight, task.size)[0])

@@ -23,13 +23,15 @@ from mmcl.metrics.sequence_metrics import (
 )
 
 
-def readout_metrics(task_sizes: Sequence[int], topk: int = 5) -> MetricCollection:
+def readout_metrics(task_sizes: Sequence[int], topk: int = 5, confused: int | None = None) -> MetricCollection:
     """Return the metrics of one readout, named as in results.
 
-    Call ``update(scores (N, C), labels (N,), task)`` with the batches evaluated after each task.
+    Call ``update(scores (N, C), labels (N,), task)`` with the batches evaluated after each task; where each task is a
+    data set of its own, with its ``first_class``, too.
 
     Args:
         task_sizes: number of new classes of each task of the whole sequence.
+        confused: classes of the confusion matrix; null is all of the sequence.
         topk: k of the curve ``top<k>_curve``; with fewer classes seen than k, all of them count.
     """
     # no cache: some releases of torchmetrics hand a cached result to all metrics with the same counts
@@ -46,7 +48,7 @@ def readout_metrics(task_sizes: Sequence[int], topk: int = 5) -> MetricCollectio
     top, confusion = f"top{topk}_curve", "confusion_matrix"
     own: dict[str, Metric] = {
         top: TopKAccuracyCurve(task_sizes, topk, **settings),
-        confusion: TaskConfusion(task_sizes, **settings),
+        confusion: TaskConfusion(task_sizes, confused, **settings),
     }
     collection = MetricCollection({**shared, **own}, compute_groups=[list(shared), [top], [confusion]])
     for metric in collection.values():

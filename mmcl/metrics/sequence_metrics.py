@@ -1,7 +1,8 @@
 """The figures of a sequence as torchmetrics classes over the functions of :mod:`mmcl.metrics.sequence`.
 
-All take ``update(scores (N, C), labels (N,), task)`` after task ``task``, C being the number of classes that
-the scores know so far; ``task_sizes`` says how many classes each of the T tasks brings. States are int64
+All take ``update(scores (N, C), labels (N,), task, first_class)`` after task ``task``, C being the number of classes
+that the scores know: those from ``first_class`` (0) on; ``task_sizes`` says how many classes each of the T tasks
+brings. Where each task is a data set of its own, its scores begin with its own first class. States are int64
 counts. Metrics that differ only in ``compute`` keep equal states, so that a ``MetricCollection`` updates them
 once. Updates are out of place and wait for no device. Results are float64, NaN where nothing was evaluated;
 torchmetrics turns those of one element into scalars.
@@ -51,10 +52,10 @@ class TaskCounts(Metric):
     def _correct_name(self) -> str:
         return f"correct_top{self.k}"
 
-    def update(self, scores: Tensor, labels: Tensor, task: int) -> None:
+    def update(self, scores: Tensor, labels: Tensor, task: int, first_class: int = 0) -> None:
         """Count the answers to labels ``(N,)`` by scores ``(N, C)`` after a task."""
         cells = self._cells(labels, task)
-        correct = sequence.correct_within(sequence.top_classes(scores, self.k), labels)
+        correct = sequence.correct_within(first_class + sequence.top_classes(scores, self.k), labels)
         setattr(self, self._correct_name, _add(self.correct, cells, correct))
         self.total = _add(self.total, cells, torch.ones_like(labels))
 
@@ -198,9 +199,10 @@ class TopKAccuracyCurve(AccuracyCurve):
 
 
 class TaskConfusion(Metric):
-    """Confusion matrix counts[true, predicted] of the latest evaluated task, ``(C, C)`` with C all classes.
+    """Confusion matrix counts[true, predicted] of the latest evaluated task, ``(C, C)``.
 
-    Labels beyond the classes of the scores do not count, nor do updates of a task before the latest.
+    C is the number of all classes or, where each task is a data set of its own, ``classes``: the most that one has, rows
+    and columns counted from the first class of the scores. Labels beyond the classes of the scores do not count, nor do updates of a task before the latest.
     State: ``latest_and_counts``, int64 ``(1 + C * C,)``. One tensor, because the counts of a process that saw
     no sample of the latest task are old and must be told from the others when the processes are summed.
 
@@ -217,15 +219,16 @@ class TaskConfusion(Metric):
     higher_is_better = None
     latest_and_counts: Tensor
 
-    def __init__(self, task_sizes: Sequence[int], **settings: Any) -> None:
+    def __init__(self, task_sizes: Sequence[int], classes: int | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.classes = sum(task_sizes)
+        self.classes = sum(task_sizes) if classes is None else classes
         start = torch.zeros(1 + self.classes**2, dtype=torch.int64)
         start[0] = -1
         self.add_state("latest_and_counts", start, dist_reduce_fx=_sum_of_latest)
 
-    def update(self, scores: Tensor, labels: Tensor, task: int) -> None:
+    def update(self, scores: Tensor, labels: Tensor, task: int, first_class: int = 0) -> None:
         """Count the predictions for labels ``(N,)`` by scores ``(N, C)`` after a task."""
+        labels = labels - first_class
         latest = self.latest_and_counts[0]
         cells = 1 + labels * self.classes + scores.argmax(dim=1)
         counted = (labels < scores.shape[1]) & (task >= latest)

@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 
 from mmcl.benchmarks.base import Benchmark
 from mmcl.config.components import locate
+from mmcl.protocol import DatasetTask
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "benchmark").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "conf" / "benchmark"
+FILES = sorted(FOLDER.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_keys_mirror_the_class(path: Path) -> None:
     loaded = OmegaConf.load(path)
     node = loaded.get("benchmark", loaded)
@@ -23,6 +25,9 @@ def test_keys_mirror_the_class(path: Path) -> None:
     assert set(node) == {field.name for field in fields(component.Config)}
     assert all(field.metadata["help"] for field in fields(component.Config))
     assert node["name"] == path.stem
-    node["data"], node["order_seed"] = "data", 1993  # interpolations of the whole configuration
+    whole = {"data": "data", "order_seed": 1993, "file": None}  # interpolations of the whole configuration
+    node.update({key: value for key, value in whole.items() if key in node})
     OmegaConf.merge(OmegaConf.structured(component.Config), node)
-    assert f"# python -m mmcl.run +method=memo benchmark={path.stem}" in path.read_text()
+    method = "dmn" if component.task_type is DatasetTask else "memo"
+    choice = path.relative_to(FOLDER).with_suffix("").as_posix()
+    assert f"# python -m mmcl.run +method={method} benchmark={choice}" in path.read_text()

@@ -8,12 +8,12 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from mmcl.benchmarks.base import BenchmarkConfig
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmarkConfig
 from mmcl.benchmarks.digits import Digits
 from mmcl.errors import UserError
 from mmcl.protocol import Batch
 
-CONFIG = BenchmarkConfig(
+CONFIG = ClassIncrementalBenchmarkConfig(
     _target_="mmcl.benchmarks.digits.Digits",
     name="digits",
     data="unused",

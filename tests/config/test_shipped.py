@@ -17,6 +17,7 @@ from mmcl.config.locate import options, shipped_folder
 from mmcl.config.schema import LoggerConfig, PathsConfig, RunConfig, TrainerConfig
 from mmcl.memory.quota import MemoryConfig
 from mmcl.report.tables import find_tables, load_table
+from tests.methods.kinds import method_node
 
 CONF = shipped_folder("conf")
 COMMAND = "# python -m mmcl.run "
@@ -48,7 +49,7 @@ def test_every_row_of_a_table_composes(path: Path) -> None:
 
 @pytest.mark.parametrize("name", options("method"))
 def test_a_method_file_gives_every_key_of_its_class(name: str) -> None:
-    node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+    node = method_node(name)
     component = locate(node["_target_"])
     _assert_same_keys(node, component.Config)
     assert node["name"] == name
@@ -76,7 +77,7 @@ def test_the_root_gives_every_key_that_no_group_gives() -> None:
 def test_every_key_says_what_it_means(name: str) -> None:
     schema = {"run": RunConfig, "memory": MemoryConfig}.get(name)
     if schema is None:
-        schema = locate(OmegaConf.load(CONF / "method" / f"{name}.yaml")["_target_"]).Config
+        schema = locate(method_node(name)["_target_"]).Config
     for key, meaning in describe(schema):
         assert re.match(r".{8,}\.$", meaning) or key in ("paths", "method", "memory"), key
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmcl.engine import sequence, versions
+from mmcl.engine import sequence, stream, versions
 from mmcl.methods.base import Method
 
 
@@ -66,6 +66,37 @@ def die_writing_the_first_state() -> None:
 def die_writing_a_checkpoint() -> None:
     """Die when half of the third epoch's checkpoint is on the disk."""
     _while_writing("task001-representation", number=3)
+
+
+def die_inside_a_stream() -> None:
+    """Die after the third batch of a test stream was counted, before its state is saved."""
+    count = stream.Answers.count
+    seen = [0]
+
+    def counted(self: Any, *batch: Any) -> None:
+        count(self, *batch)
+        seen[0] += 1
+        if seen[0] == 3:
+            die()
+
+    stream.Answers.count = counted
+
+
+def die_writing_a_stream_state() -> None:
+    """Die when half of the second state inside a test stream is on the disk."""
+    _while_writing("task000-stream", number=2)
+
+
+def die_inside_few_shot_learning() -> None:
+    """Die between two steps of the second epoch of few-shot learning."""
+    account = Method._account
+
+    def counted(self: Any, terms: Any, count: int) -> None:
+        account(self, terms, count)
+        if self.trainer.current_epoch == 1:
+            die()
+
+    Method._account = counted
 
 
 def loss_becomes_nan() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.config.locate import options
 from mmcl.engine import sequence
 from mmcl.methods.base import Method
 from tests.engine import mischief
 from tests.engine.launched import launch, start
 from tests.engine.tiny import assert_same_outcome, directory_of, metric_rows, read, run_here, tiny
+from tests.methods.kinds import CLASS_INCREMENTAL
 
 SIGKILLED = -9
 WITH_SCHEDULE = ("method.later_tasks.scheduler=multistep", "method.later_tasks.milestones=[1,3]")
@@ -133,7 +133,7 @@ def test_a_truncated_state(runs: Path, undisturbed: Path) -> None:
     assert_same_outcome(run_here(tiny(runs, "+method=replay")), undisturbed)
 
 
-@pytest.mark.parametrize("name", options("method"))
+@pytest.mark.parametrize("name", CLASS_INCREMENTAL)
 def test_every_method_goes_on_inside_a_task(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [f"+method={name}", "method.later_tasks.epochs=3", *WITH_SCHEDULE]
     if name == "joint":

@@ -1,4 +1,4 @@
-"""What holds for every method."""
+"""What holds for every class-incremental method."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from mmcl.backbones.freezing import is_frozen
-from mmcl.config.locate import options
 from mmcl.memory.accounting import module_bytes
+from tests.methods.kinds import CLASS_INCREMENTAL
 from tests.methods.toy import ToyBenchmark, begin, go_through, toy_method
 
-METHODS = options("method")
 FROZEN = {
     "memo": lambda method: [method.network.branches[0]],
     "der": lambda method: [method.network.branches[0]],
@@ -57,7 +56,7 @@ def test_a_frozen_trunk_stays_frozen() -> None:
     assert free.train().network.trunk.training
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CLASS_INCREMENTAL)
 def test_the_byte_report_is_the_sum_of_what_is_kept(name: str) -> None:
     benchmark = ToyBenchmark()
     method = toy_method(name)
@@ -75,7 +74,7 @@ def test_the_byte_report_is_the_sum_of_what_is_kept(name: str) -> None:
     assert report.memory_bytes == kept.images.nbytes + kept.labels.nbytes + kept.sources.nbytes
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CLASS_INCREMENTAL)
 def test_the_whole_state_loads_with_weights_only(name: str, tmp_path: Any) -> None:
     benchmark, method, other = ToyBenchmark(), toy_method(name), toy_method(name)
     task = go_through(method, benchmark, 2)
@@ -91,7 +90,7 @@ def test_the_whole_state_loads_with_weights_only(name: str, tmp_path: Any) -> No
     assert all(scores.shape == (len(images), 4) for scores in ours.values())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CLASS_INCREMENTAL)
 def test_stages_are_the_same_whenever_they_are_asked_for(name: str) -> None:
     benchmark, method = ToyBenchmark(), toy_method(name)
     go_through(method, benchmark, 1)

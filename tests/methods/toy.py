@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, RawData
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.config.compose import compose_run
 from mmcl.engine.assemble import build_method
 from mmcl.methods.base import Method
-from mmcl.protocol import Samples, Task
+from mmcl.protocol import ClassTask, Samples
 
 TOY = ["trainer=cpu", "recipe=paper", "backbone=conv2", "backbone.width=4", "memory.size=16"]
 
 
-class ToyBenchmark(Benchmark):
+class ToyBenchmark(ClassIncrementalBenchmark):
     """Noise around one shade per class: 12 training and 3 test images of 8x8 each."""
 
     def __init__(self, classes: int = 4, increment: int = 2, per_class: int = 12) -> None:
         order = list(range(classes))
-        super().__init__(BenchmarkConfig("", "toy", "", 0, increment, 0, order, False, 0, 1))
+        super().__init__(ClassIncrementalBenchmarkConfig("", "toy", "", 0, increment, 0, order, False, 0, 1))
         self.classes, self.per_class = classes, per_class
 
     def read(self) -> RawData:
@@ -35,19 +35,19 @@ class ToyBenchmark(Benchmark):
         return Samples((noise + shade).to(torch.uint8), labels, torch.arange(len(labels)))
 
 
-def toy_method(name: str, *overrides: str, benchmark: Benchmark | None = None) -> Any:
+def toy_method(name: str, *overrides: str, benchmark: ClassIncrementalBenchmark | None = None) -> Any:
     """Build a method as a run does."""
     return build_method(compose_run([f"+method={name}", *TOY, *overrides]), benchmark or ToyBenchmark())
 
 
-def begin(method: Method, task: Task) -> None:
+def begin(method: Method, task: ClassTask) -> None:
     """Grow and begin a task."""
     torch.manual_seed(task.index)
     method.grow(task)
     method.begin_task(task)
 
 
-def go_through(method: Method, benchmark: Benchmark, tasks: int) -> Task:
+def go_through(method: Method, benchmark: ClassIncrementalBenchmark, tasks: int) -> ClassTask:
     """Take a few steps of every stage of some tasks, and end them; return the last one."""
     for index in range(tasks):
         task = benchmark.task(index)
@@ -62,7 +62,7 @@ def go_through(method: Method, benchmark: Benchmark, tasks: int) -> Task:
     return task
 
 
-def _take_steps(method: Method, task: Task, samples: Samples, steps: int = 3) -> None:
+def _take_steps(method: Method, task: ClassTask, samples: Samples, steps: int = 3) -> None:
     optimizer = torch.optim.SGD(method.stage_parameters(), 0.05)
     for _ in range(steps):
         for batch in task.plain_batches(samples, torch.device("cpu")):

@@ -19,13 +19,14 @@ from omegaconf import DictConfig
 from mmcl import randomness
 from mmcl.backbones.freezing import is_frozen
 from mmcl.benchmarks.augmentation import Augmentation
-from mmcl.benchmarks.base import Benchmark, BenchmarkConfig, RawData
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.config.components import build
 from mmcl.config.compose import compose_run
 from mmcl.engine import assemble
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
-from mmcl.methods.base import Ingredients, sgd
+from mmcl.methods.base import sgd
+from mmcl.methods.class_incremental import ClassIncrementalIngredients
 from mmcl.methods.losses import (
     auxiliary_targets,
     distillation_loss,
@@ -34,14 +35,14 @@ from mmcl.methods.losses import (
     old_share,
     weighted_distillation_losses,
 )
-from mmcl.protocol import Batch, Samples, Task
+from mmcl.protocol import Batch, ClassTask, Samples
 from tests.parity import Golden, close, parity
 from tests.parity.names import build_arch, load_golden, to_golden
 
 STATE_TOLERANCE = 1e-4
 
 
-class RecordedBenchmark(Benchmark):
+class RecordedBenchmark(ClassIncrementalBenchmark):
     """The toy data of a golden run: no augmentation, recorded shuffles, labels already in class order."""
 
     augmentation = Augmentation(pad=0, flip=False, brightness=0.0)
@@ -49,7 +50,9 @@ class RecordedBenchmark(Benchmark):
     def __init__(self, golden: Golden) -> None:
         sizes = golden["task_sizes"].tolist()
         base, increment = sizes[0], sizes[-1]
-        super().__init__(BenchmarkConfig("", "golden", "", base, increment, 0, list(range(sum(sizes))), False, 0, 3))
+        super().__init__(
+            ClassIncrementalBenchmarkConfig("", "golden", "", base, increment, 0, list(range(sum(sizes))), False, 0, 3)
+        )
         self.golden = golden
         self.mean, self.std = tuple(golden["norm_mean"].tolist()), tuple(golden["norm_std"].tolist())
 
@@ -84,12 +87,12 @@ class RecordedSequence(Sequence):
         self.golden = golden
         self.cross_entropies: list[float] = []
 
-    def _grow(self, task: Task) -> None:
+    def _grow(self, task: ClassTask) -> None:
         super()._grow(task)
         load_golden(self.method.network, self.golden, f"t{task.index}.init.")
         self.cross_entropies.clear()
 
-    def _finish_task(self, task: Task, mirror: Any) -> None:
+    def _finish_task(self, task: ClassTask, mirror: Any) -> None:
         super()._finish_task(task, mirror)
         at = f"t{task.index}."
         close(self.cross_entropies, self.golden[f"{at}ce_values"], STATE_TOLERANCE)
@@ -100,7 +103,7 @@ class RecordedSequence(Sequence):
         self._check_memory(task)
         self._check_answers(task)
 
-    def _check_memory(self, task: Task) -> None:
+    def _check_memory(self, task: ClassTask) -> None:
         at = f"t{task.index}."
         if f"{at}memory_indices" in self.golden:
             kept = self.method.memory.samples()
@@ -108,7 +111,7 @@ class RecordedSequence(Sequence):
             np.testing.assert_array_equal(kept.labels, self.golden[f"{at}memory_targets"])
             close(self.method.nearest_mean.means, self.golden[f"{at}class_means"], STATE_TOLERANCE)
 
-    def _check_answers(self, task: Task) -> None:
+    def _check_answers(self, task: ClassTask) -> None:
         at, k = f"t{task.index}.", int(self.golden["topk"])
         self.method.eval()
         with torch.no_grad():
@@ -279,13 +282,13 @@ def _check_case(golden: Golden, at: str) -> None:
         *_scheduler({key.removeprefix(at): golden[key] for key in golden if key.startswith(at)}),
     ]
     config = compose_run(overrides)
-    ingredients = Ingredients(lambda: build_arch(str(golden[at + "arch"])), None, None, 0, 3, 3072)  # type: ignore[arg-type]
+    ingredients = ClassIncrementalIngredients(0, 3, lambda: build_arch(str(golden[at + "arch"])), None, None, 3072)  # type: ignore[arg-type]
     method = build(config.method, ingredients)
     sizes = golden[at + "task_sizes"].tolist()
     nothing = Samples(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0).long(), torch.zeros(0).long())
     for index in range(len(sizes)):
         known, seen = sum(sizes[:index]), sum(sizes[: index + 1])
-        task = Task(index, known, seen, nothing, nothing, lambda: nothing, None)  # type: ignore[arg-type]
+        task = ClassTask(index, known, seen, nothing, nothing, lambda: nothing, None)  # type: ignore[arg-type]
         method.grow(task)
         (stage,) = method.stages(task)
         method.begin_stage(stage, task)

@@ -1,0 +1,137 @@
+"""What a run gives its method beside the method's own keys, by the kind of tasks that it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmcl.backbones.dual_encoder import DualEncoder
+from mmcl.backbones.split import SplitBackbone
+from mmcl.benchmarks.base import Benchmark
+from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
+from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark
+from mmcl.benchmarks.own_features import OwnFeaturesBenchmark
+from mmcl.config.components import build, locate
+from mmcl.config.locate import options, shipped_folder
+from mmcl.engine.encoding import CachedEncoders
+from mmcl.errors import UserError, nearest
+from mmcl.features.cache import FeatureCache
+from mmcl.memory.accounting import BlockParameters, counted_parameters
+from mmcl.memory.herding import selector
+from mmcl.memory.quota import MemoryConfig, Quota
+from mmcl.methods.base import Ingredients
+from mmcl.methods.class_incremental import ClassIncremental, ClassIncrementalIngredients
+from mmcl.methods.on_features import FeatureIngredients
+from mmcl.protocol import ClassTask, DatasetTask, Task
+
+
+def ingredients_of(config: DictConfig, benchmark: Benchmark) -> Ingredients:
+    """Gather the ingredients of the configured method for a benchmark that is set up.
+
+    Raises:
+        UserError: backbone or memory do not go with the method.
+    """
+    method_class = locate(config.method["_target_"])
+    return _GATHER[method_class.task_type](config, benchmark, method_class)
+
+
+def _for_classes(
+    config: DictConfig, benchmark: ClassIncrementalBenchmark, method_class: type[ClassIncremental]
+) -> ClassIncrementalIngredients:
+    def make_backbone() -> SplitBackbone:
+        backbone = build(config.backbone)
+        if not isinstance(backbone, SplitBackbone):
+            raise UserError(
+                f"backbone={config.backbone.name} is not one that class-incremental methods train. "
+                "Type for example backbone=resnet32"
+            )
+        return backbone
+
+    if "size" not in config.memory:
+        raise UserError(
+            f"method={config.method.name} needs the keys of memory=default, not memory={config.memory.name}"
+        )
+    task_count = len(benchmark.task_sizes)
+    quota = _quota(config, method_class, make_backbone(), task_count, benchmark.image_bytes)
+    if method_class.keeps_memory:
+        quota.per_class(sum(benchmark.task_sizes))  # a budget too small stops here, not after hours in the last task
+    return ClassIncrementalIngredients(
+        seed=config.seed,
+        task_count=task_count,
+        make_backbone=make_backbone,
+        quota=quota,
+        select=selector(config.memory.select, config.seed),
+        image_bytes=benchmark.image_bytes,
+    )
+
+
+def _for_datasets(config: DictConfig, benchmark: Benchmark, method_class: type) -> FeatureIngredients:
+    shared = {"seed": config.seed, "task_count": len(benchmark.task_sizes)}
+    if isinstance(benchmark, OwnFeaturesBenchmark):
+        return FeatureIngredients(
+            dimension=benchmark.dimension, logit_scale=benchmark.logit_scale, encoder=None, **shared
+        )
+    assert isinstance(benchmark, DatasetBenchmark)
+    encoder = _load_encoder(config)
+    keys = benchmark.config
+    cache = FeatureCache(Path(config.paths.cache).expanduser())
+    benchmark.connect(
+        CachedEncoders(
+            encoder,
+            cache,
+            config.trainer,
+            precision=keys.features_precision,
+            batch_size=keys.encode_batch_size,
+            workers=keys.workers,
+        )
+    )
+    return FeatureIngredients(dimension=encoder.dimension, logit_scale=encoder.logit_scale, encoder=encoder, **shared)
+
+
+def _load_encoder(config: DictConfig) -> DualEncoder:
+    backbone = build(config.backbone)
+    if not hasattr(backbone, "load"):
+        raise UserError(
+            f"backbone={config.backbone.name} has no text encoder. Type for example backbone=mini_clip or "
+            "backbone=clip_vit_b16"
+        )
+    encoder: DualEncoder = backbone.load()
+    return encoder
+
+
+_GATHER: dict[type[Task], Callable[..., Ingredients]] = {ClassTask: _for_classes, DatasetTask: _for_datasets}
+
+
+def _quota(
+    config: DictConfig,
+    method_class: type[ClassIncremental],
+    backbone: SplitBackbone,
+    task_count: int,
+    image_bytes: int,
+) -> Quota:
+    plain, trunk, branch = (
+        sum(parameter.numel() for parameter in part.parameters())
+        for part in (backbone, backbone.trunk, backbone.branch)
+    )
+    blocks = BlockParameters(plain, trunk, branch)
+    memory: MemoryConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MemoryConfig), config.memory))  # type: ignore[assignment]
+    own = counted_parameters(method_class.growth, blocks, task_count)
+    if memory.align_to is None:
+        return Quota(memory, image_bytes, own)
+    return Quota(memory, image_bytes, own, counted_parameters(_growth_of(memory.align_to), blocks, task_count))
+
+
+def _growth_of(name: str) -> str:
+    known: dict[str, Any] = {}
+    for method in options("method"):
+        node = OmegaConf.load(shipped_folder("conf") / "method" / f"{method}.yaml")
+        target = OmegaConf.select(node, "_target_")
+        if target is not None and issubclass(locate(target), ClassIncremental):
+            known[method] = locate(target).growth
+    if name not in known:
+        raise UserError(f"memory.align_to={name}: no such method.{nearest(name, known)} Methods: {', '.join(known)}")
+    growth: str = known[name]
+    return growth
