@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 from mmcl.report.memory_sweep import Sweep, make_sweep
-from mmcl.report.store import Result
+from mmcl.report.store import GROUPS_WITHOUT_INFLUENCE, Result
 from mmcl.report.tables import SWEEP_FIGURES, Printed, Row, Table
 
 Overrides = tuple[str, ...]
-Pick = Callable[[Overrides], Result | None]
-GROUPS_WITHOUT_INFLUENCE = ("paths", "logger", "force", "hydra")
+Pick = Callable[[Overrides], Sequence[Result]]
 ALWAYS_SHOWN = ("average_incremental_accuracy", "last_accuracy")
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row: ours, printed, difference.
+
+    Attributes:
+        figure: which figure it is, one of ``tables.FIGURES``.
+        ours: mean over seeds in the units of the table, or ``None``.
+        spread: standard deviation over seeds; ``None`` below two.
+        printed: the printed value, or ``None``.
+        tolerance: of the table.
+    """
+
+    figure: str
+    ours: float | None = None
+    spread: float | None = None
+    printed: float | None = None
+    tolerance: float = 0.0
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus printed, or ``None`` where either is missing."""
+        return None if self.ours is None or self.printed is None else self.ours - self.printed
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the difference is within the tolerance, or ``None`` where there is none."""
+        if self.difference is None or self.printed is None:
+            return None
+        relative = self.figure in SWEEP_FIGURES
+        return abs(self.difference) <= (self.tolerance * abs(self.printed) / 100 if relative else self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +56,11 @@ class Comparison:
 
     Attributes:
         row: the row.
-        measured: our figures in the units of ``row.printed``; empty while a run is missing.
-        results: the runs behind the figures, one for each entry of ``row.runs``.
+        measured: our figures in the units of ``row.printed``, means over seeds; empty while a run is missing.
+        results: the runs behind the figures: those of all seeds, or one for each budget of a sweep.
         changes: overrides that the runs had beside those of the row (shorter schedule, another seed).
         sweep: accuracy over memory, for rows that sweep over budgets.
+        spread: standard deviations over seeds, like ``measured``; empty below two seeds.
     """
 
     row: Row
@@ -34,20 +68,28 @@ class Comparison:
     results: tuple[Result, ...] = ()
     changes: Overrides = ()
     sweep: Sweep | None = None
+    spread: Mapping[str, Printed] = field(default_factory=dict)
 
-    def difference(self, figure: str) -> float | None:
-        """Return ours minus printed, or ``None`` where either is missing or a curve."""
-        ours, printed = self.measured.get(figure), self.row.printed.get(figure)
-        if ours is None or printed is None or isinstance(ours, tuple) or isinstance(printed, tuple):
-            return None
-        return ours - printed
+    @property
+    def seeds(self) -> int:
+        """Number of seeds behind the figures."""
+        return 1 if self.row.sweep else len(self.results)
 
-    def within(self, figure: str, tolerance: float) -> bool | None:
-        """Return whether the difference is within the table's tolerance, or ``None`` where there is none."""
-        difference, printed = self.difference(figure), self.row.printed.get(figure)
-        if difference is None or printed is None or isinstance(printed, tuple):
-            return None
-        return abs(difference) <= (tolerance * abs(printed) / 100 if figure in SWEEP_FIGURES else tolerance)
+    def cell(self, figure: str, tolerance: float = 0.0) -> Cell:
+        """Return a figure that is one number."""
+        ours, spread, printed = (
+            value if isinstance(value, float) else None
+            for value in (figures.get(figure) for figures in (self.measured, self.spread, self.row.printed))
+        )
+        return Cell(figure, ours, spread, printed, tolerance)
+
+    def curve_cells(self, figure: str, count: int, tolerance: float = 0.0) -> list[Cell]:
+        """Return the ``count`` entries of a curve; all are empty where it has another length."""
+        curves = []
+        for figures in (self.measured, self.spread, self.row.printed):
+            values = figures.get(figure)
+            curves.append(values if isinstance(values, tuple) and len(values) == count else (None,) * count)
+        return [Cell(figure, ours, spread, printed, tolerance) for ours, spread, printed in zip(*curves, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +108,22 @@ class ComparedTable:
         return tuple(name for name in shown if name in printed or (name in ALWAYS_SHOWN and not sweeps))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What the cells of a row are: figures or, where tasks are data sets, their names and the mean over them."""
+        if not self.table.columns:
+            return self.figures
+        return self.table.columns if len(self.table.columns) == 1 else (*self.table.columns, MEAN)
+
+    def cells(self, entry: Comparison) -> list[Cell]:
+        """Return one cell of a row for each of the columns."""
+        tolerance, datasets = self.table.tolerance, self.table.columns
+        if not datasets:
+            return [entry.cell(figure, tolerance) for figure in self.figures]
+        curve, mean = entry.row.dataset_figures
+        cells = entry.curve_cells(curve, len(datasets), tolerance)
+        return cells if len(datasets) == 1 else [*cells, _with_mean_of(cells, entry.cell(mean, tolerance))]
+
+    @property
     def printed(self) -> bool:
         """Whether any row has a printed value."""
         return any(entry.row.printed for entry in self.rows)
@@ -76,24 +134,46 @@ class ComparedTable:
         return any(entry.measured for entry in self.rows)
 
 
+def _with_mean_of(cells: Sequence[Cell], mean: Cell) -> Cell:
+    """Return the cell of the mean; where no mean is printed, it is that of the printed entries."""
+    printed = [cell.printed for cell in cells if cell.printed is not None]
+    if mean.printed is not None or len(printed) < len(cells):
+        return mean
+    return replace(mean, printed=statistics.fmean(printed))
+
+
 def compare(table: Table, pick: Pick) -> ComparedTable:
     """Join every row of a table with the results that ``pick`` names for its overrides."""
     return ComparedTable(table, tuple(_compare_row(row, pick) for row in table.rows))
 
 
 def pick_from(results: Sequence[Result]) -> Pick:
-    """Return a rule that finds the newest finished run of given overrides; another seed is the one thing it may add.
+    """Return a rule that finds the finished runs of given overrides; another seed is the one thing they may add.
 
-    Any other override could turn the run into another row's, or into none of a paper.
+    Any other override could turn a run into another row's, or into none of a paper. The newest run decides: with it
+    come those that differ from it by their seed alone, the newest of each seed, in the order of their dates.
     """
     finished = [(frozenset(overrides_of(result)), result) for result in results if result.finished]
 
-    def pick(overrides: Overrides) -> Result | None:
+    def pick(overrides: Overrides) -> list[Result]:
         wanted = frozenset(map(canonical, overrides))
         matching = [result for typed, result in finished if wanted == typed or wanted == _without_seed(typed)]
-        return max(matching, key=lambda result: str(result.provenance.get("date", "")), default=None)
+        if not matching:
+            return []
+        matching.sort(key=_date)
+        kin = [result for result in matching if _whatever_the_seed(result) == _whatever_the_seed(matching[-1])]
+        return sorted({str(result.seed): result for result in kin}.values(), key=_date)
 
     return pick
+
+
+def _date(result: Result) -> str:
+    return str(result.provenance.get("date", ""))
+
+
+def _whatever_the_seed(result: Result) -> str:
+    """Return what decides the figures but the seed: the configuration and, for data that a file brings, its classes."""
+    return f"{result.deciding_config('seed')} {result.task_names} {result.task_sizes} {sorted(result.class_names)}"
 
 
 def _without_seed(typed: frozenset[str]) -> frozenset[str]:
@@ -123,10 +203,10 @@ def figures_in_percent(result: Result, readout: str) -> dict[str, Printed]:
     figures = result.readouts.get(readout, {})
     percent: dict[str, Printed] = {
         name: 100 * float(figures[name])
-        for name in ("average_incremental_accuracy", "last_accuracy", "forgetting")
+        for name in ("average_incremental_accuracy", "last_accuracy", "forgetting", "acc_oracle")
         if figures.get(name) is not None
     }
-    for name, prefix in (("accuracy_curve", ""), ("top5_curve", "top5")):
+    for name, prefix in (("accuracy_curve", ""), ("acc_oracle_curve", ""), ("top5_curve", "top5")):
         values = [100 * float(value) for value in figures.get(name) or () if value is not None]
         if not values or len(values) < len(figures[name]):
             continue
@@ -138,21 +218,49 @@ def figures_in_percent(result: Result, readout: str) -> dict[str, Printed]:
 
 
 def _compare_row(row: Row, pick: Pick) -> Comparison:
-    found = [pick(overrides) for overrides in row.runs]
-    results = tuple(result for result in found if result is not None)
-    changes = sorted(
-        {
-            typed
-            for overrides, result in zip(row.runs, found, strict=True)
-            if result is not None
-            for typed in overrides_of(result)
-            if typed not in set(map(canonical, overrides))
-        }
-    )
+    found = [list(pick(overrides)) for overrides in row.runs]
     if row.sweep:
-        budgets = [point.memory_mb for point in row.sweep]
-        points = list(zip(budgets, results, strict=False))
-        sweep = make_sweep(row.label, row.readout, points) if len(results) == len(budgets) else None
-        return Comparison(row, sweep.figures() if sweep else {}, results, tuple(changes), sweep)
-    measured = figures_in_percent(results[0], row.readout) if results else {}
-    return Comparison(row, measured, results, tuple(changes))
+        return _compare_sweep(row, [results[-1] if results else None for results in found])
+    results = found[0] if found else []
+    figures = [figures_in_percent(result, row.readout) for result in results]
+    changes = frozenset(typed for result in results for typed in _changes(row.runs[0], result))
+    if len(results) > 1:
+        changes = _without_seed(changes)  # their number is told instead
+    measured = _over_seeds(figures, statistics.fmean)
+    spread = _over_seeds(figures, statistics.stdev) if len(results) > 1 else {}
+    return Comparison(row, measured, tuple(results), tuple(sorted(changes)), spread=spread)
+
+
+def _compare_sweep(row: Row, found: Sequence[Result | None]) -> Comparison:
+    """Join a sweep over budgets with the newest run of each."""
+    results = tuple(result for result in found if result is not None)
+    changes = {
+        typed
+        for overrides, result in zip(row.runs, found, strict=True)
+        if result is not None
+        for typed in _changes(overrides, result)
+    }
+    budgets = [point.memory_mb for point in row.sweep]
+    points = list(zip(budgets, results, strict=False))
+    sweep = make_sweep(row.label, row.readout, points) if len(results) == len(budgets) else None
+    return Comparison(row, sweep.figures() if sweep else {}, results, tuple(sorted(changes)), sweep)
+
+
+def _changes(overrides: Overrides, result: Result) -> set[str]:
+    return set(overrides_of(result)) - set(map(canonical, overrides))
+
+
+def _over_seeds(
+    figures: Sequence[Mapping[str, Printed]], summary: Callable[[Sequence[float]], float]
+) -> dict[str, Printed]:
+    """Summarise every figure that all seeds have; curves entry by entry."""
+    summed: dict[str, Printed] = {}
+    for name in figures[0] if figures else ():
+        values = [entry.get(name) for entry in figures]
+        curves = [value for value in values if isinstance(value, tuple)]
+        numbers = [value for value in values if isinstance(value, float)]
+        if len(numbers) == len(figures):
+            summed[name] = summary(numbers)
+        elif len(curves) == len(figures) and len({len(curve) for curve in curves}) == 1:
+            summed[name] = tuple(summary(entries) for entries in zip(*curves, strict=True))  # type: ignore[arg-type]
+    return summed

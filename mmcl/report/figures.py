@@ -63,6 +63,32 @@ def accuracy_curves(ours: Mapping[str, Curve], printed: Mapping[str, Curve] | No
         return _svg(figure)
 
 
+def dataset_accuracies(
+    names: Sequence[str],
+    ours: Mapping[str, Sequence[float | None]],
+    printed: Mapping[str, Sequence[float | None]] | None = None,
+) -> str:
+    """Draw accuracies (percent) of data sets, one line of dots for each; printed ones are hollow, in our colour."""
+    with matplotlib.rc_context(STYLE):
+        printed = printed or {}
+        legend_columns = 2 if max(map(len, ours)) < 30 else 1
+        height = 0.8 + len(names) * max(0.3, 0.035 * len(ours)) + 0.17 * -(-len(ours) // legend_columns)
+        figure, axes = _axes("accuracy (%)", "", size=(5.6, height))
+        offsets = np.linspace(-0.3, 0.3, len(ours)) if len(ours) > 1 else np.zeros(1)
+        for index, (label, offset) in enumerate(zip(ours, offsets, strict=True)):
+            style: Any = {"color": COLOURS[index % len(COLOURS)], "linestyle": "none"}
+            style["marker"] = MARKERS[index // len(COLOURS) % len(MARKERS)]
+            rows = np.arange(len(names)) + offset
+            axes.plot(np.array(ours[label], dtype=np.float64), rows, label=label, **style)
+            if label in printed:
+                axes.plot(np.array(printed[label], dtype=np.float64), rows, fillstyle="none", **style)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(axis="x", color="#808080", alpha=0.3, linewidth=0.5)
+        figure.legend(loc="outside lower left", ncols=legend_columns)
+        return _svg(figure)
+
+
 def accuracy_matrix(matrix: Sequence[Sequence[float | None]]) -> str:
     """Draw accuracies (fractions) of each task's classes (columns) after each task (rows) in percent."""
     with matplotlib.rc_context(STYLE):
@@ -143,7 +169,7 @@ def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mmcl"}):
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True, bbox_inches="tight")
     text = buffer.getvalue()
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :]).replace(INK, "currentColor")
     text = re.sub(r"<style.*?</style>", "", text, count=1)  # it would hold for the whole page

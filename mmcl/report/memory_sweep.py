@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 from mmcl.metrics.memory_area import accuracy_per_megabyte, memory_area
 from mmcl.report.store import Result
 
 BYTES_PER_MB = 2**20
-# What a sweep over budgets varies, and what has no influence on the figures.
-VARIED = ("memory", "backbone", "paths", "logger", "force")
+VARIED = ("memory", "backbone")  # what a sweep over budgets varies
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def find_sweeps(results: Sequence[Result], readout: str = "cnn") -> list[Sweep]:
     for result in results:
         memory_mb = counted_megabytes(result)
         if result.finished and memory_mb is not None:
-            groups.setdefault(_common_part(result), []).append((memory_mb, result))
+            groups.setdefault(result.deciding_config(*VARIED), []).append((memory_mb, result))
     labels = Counter(points[0][1].label for points in groups.values())
     sweeps = []
     for points in groups.values():
@@ -82,11 +78,3 @@ def counted_megabytes(result: Result) -> float | None:
     last = result.bytes_per_task[-1]
     parts = [last.get("paper_model_bytes"), last.get("paper_memory_bytes")]
     return None if None in parts else sum(float(part) for part in parts if part is not None) / BYTES_PER_MB
-
-
-def _common_part(result: Result) -> str:
-    common: dict[str, Any] = {key: value for key, value in result.config.items() if key not in VARIED}
-    benchmark = result.config.get("benchmark", {})
-    common["benchmark"] = {key: value for key, value in benchmark.items() if key not in WITHOUT_INFLUENCE}
-    common["trainer"] = {key: result.config.get("trainer", {}).get(key) for key in DECIDING_TRAINER_KEYS}
-    return json.dumps(common, sort_keys=True)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from mmcl.report import figures
 from mmcl.report.comparison import ComparedTable, compare, overrides_of, pick_from
-from mmcl.report.console import HEADINGS, number, signed
+from mmcl.report.console import HEADINGS, number, seeds, signed, spread
 from mmcl.report.figures import Curve
 from mmcl.report.memory_sweep import Sweep, find_sweeps
 from mmcl.report.store import Result
@@ -74,6 +74,7 @@ def write_page(
         problems=problems,
         headings=HEADINGS,
         overrides_of=overrides_of,
+        seeds=seeds,
     )
     return _replace(Path(path).expanduser(), _with_unique_ids(page))
 
@@ -81,11 +82,14 @@ def write_page(
 def _template() -> Template:
     loader = PackageLoader("mmcl.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(number=_number, signed=_signed, bytes=_bytes, percent=_percent, seconds=_seconds)
+    environment.filters.update(number=_number, signed=_signed, spread=_spread)
+    environment.filters.update(choice=_choice, bytes=_bytes, percent=_percent, seconds=_seconds)
     return environment.get_template("page.html")
 
 
 def _table_pictures(compared: ComparedTable) -> dict[str, Markup]:
+    if compared.table.columns:
+        return _dataset_pictures(compared)
     ours: dict[str, Curve] = {}
     printed: dict[str, Curve] = {}
     for entry in compared.rows:
@@ -105,6 +109,23 @@ def _table_pictures(compared: ComparedTable) -> dict[str, Markup]:
     return pictures
 
 
+def _dataset_pictures(compared: ComparedTable) -> dict[str, Markup]:
+    """Draw the measured rows; one data set alone needs no picture beside its column."""
+    names = compared.table.columns
+    ours: dict[str, list[float | None]] = {}
+    printed: dict[str, list[float | None]] = {}
+    for entry in compared.rows:
+        cells = compared.cells(entry)[: len(names)]
+        if any(cell.ours is not None for cell in cells):
+            ours[entry.row.label] = [cell.ours for cell in cells]
+            if any(cell.printed is not None for cell in cells):
+                printed[entry.row.label] = [cell.printed for cell in cells]
+    if len(names) < 2 or not ours:
+        return {}
+    caption = "Accuracy on each data set" + (", ours filled and printed hollow" if printed else "")
+    return {caption: Markup(figures.dataset_accuracies(names, ours, printed))}
+
+
 def _sweep_picture(sweeps: Mapping[str, Sweep]) -> Markup:
     curves: dict[str, Curve] = {
         label: (sweep.memory_mb, [100 * value for value in sweep.average]) for label, sweep in sweeps.items()
@@ -113,6 +134,36 @@ def _sweep_picture(sweeps: Mapping[str, Sweep]) -> Markup:
 
 
 def _run_pictures(result: Result) -> dict[str, Markup]:
+    pictures = _answer_pictures_of_datasets(result) if result.task_names else _answer_pictures(result)
+    if result.bytes_per_task:
+        pictures["bytes of model and memory"] = Markup(figures.bytes_per_task(result.bytes_per_task))
+    return pictures
+
+
+def _answer_pictures_of_datasets(result: Result) -> dict[str, Markup]:
+    pictures: dict[str, Markup] = {}
+    names = result.task_names
+    curves: dict[str, list[float | None]] = {}
+    for readout, entry in result.readouts.items():
+        curve = _percent_entries(entry.get("accuracy_curve"), len(names))
+        if any(value is not None for value in curve):
+            curves[readout] = curve
+    if curves and len(names) > 1:
+        pictures["accuracy on each data set"] = Markup(figures.dataset_accuracies(names, curves))
+    evaluated = [index for curve in curves.values() for index, value in enumerate(curve) if value is not None]
+    latest = names[max(evaluated, default=len(names) - 1)]
+    for readout, counts in result.confusions.items():
+        pictures[f"{readout}: confusion matrix of {latest}"] = Markup(figures.confusion_matrix(counts, ()))
+    return pictures
+
+
+def _percent_entries(curve: Sequence[float | None] | None, count: int) -> list[float | None]:
+    """Return a curve in percent, with None for each of ``count`` tasks that has no value yet."""
+    percent = [None if value is None else 100 * value for value in curve or ()]
+    return [*percent, *[None] * count][:count]
+
+
+def _answer_pictures(result: Result) -> dict[str, Markup]:
     pictures: dict[str, Markup] = {}
     classes = np.cumsum(result.task_sizes).tolist()
     curves: dict[str, Curve] = {}
@@ -130,8 +181,6 @@ def _run_pictures(result: Result) -> dict[str, Markup]:
         if readout in result.confusions:
             counts = figures.confusion_matrix(result.confusions[readout], result.task_sizes)
             pictures[f"{readout}: confusion matrix"] = Markup(counts)
-    if result.bytes_per_task:
-        pictures["bytes of model and memory"] = Markup(figures.bytes_per_task(result.bytes_per_task))
     return pictures
 
 
@@ -162,8 +211,16 @@ def _signed(value: float | None, figure: str) -> str:
     return signed(figure, value)
 
 
+def _spread(value: float | None, figure: str) -> str:
+    return spread(figure, value)
+
+
 def _percent(value: Any) -> str:
     return "" if value is None else f"{100 * value:.2f}"
+
+
+def _choice(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _bytes(value: Any) -> str:

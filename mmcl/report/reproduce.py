@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmcl.report.comparison import Overrides, compare
+from mmcl.report.comparison import Overrides, canonical, compare
 from mmcl.report.console import show
 from mmcl.report.page import write_page
 from mmcl.report.store import Result, find_results
@@ -32,7 +32,8 @@ def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: 
 
     Args:
         table_path: file of a table, or the name of a shipped one.
-        extra_overrides: typed after the overrides of every row, such as ``trainer=cpu``.
+        extra_overrides: typed after the overrides of every row, such as ``trainer=cpu``. ``seed=1,2,3`` runs every
+            row once for each seed, and shows mean and standard deviation.
         runs_dir: folder below which runs get their directories.
 
     Returns:
@@ -43,7 +44,7 @@ def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: 
     """
     table = load_table(table_path)
     console = Console()
-    produced: dict[Overrides, Result] = {}
+    produced: dict[Overrides, list[Result]] = {}
     failures: list[str] = []
     code = 0
     try:
@@ -51,12 +52,12 @@ def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: 
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues here.", style="yellow")
         code = INTERRUPTED
-    compared = compare(table, produced.get)
+    compared = compare(table, lambda overrides: produced.get(overrides, []))
     show(compared, console)
     for failure in failures:
         _say(console, f"failed: {failure}", style="red")
     path = Path(runs_dir).expanduser() / f"report_{table.name.replace('/', '_')}.html"
-    write_page([compared], list(produced.values()), path, problems=failures)
+    write_page([compared], [result for results in produced.values() for result in results], path, problems=failures)
     _say(console, f"report: {path}")
     return code or int(bool(failures))
 
@@ -65,19 +66,30 @@ def _run_rows(
     table: Table,
     extra_overrides: Sequence[str],
     runs_dir: Path,
-    produced: dict[Overrides, Result],
+    produced: dict[Overrides, list[Result]],
     failures: list[str],
     console: Console,
 ) -> None:
-    wanted = list(dict.fromkeys(overrides for row in table.rows for overrides in row.runs))
-    for index, overrides in enumerate(wanted):
-        arguments = [*overrides, *extra_overrides, f"paths.runs={runs_dir}"]
+    rows = dict.fromkeys(overrides for row in table.rows for overrides in row.runs)
+    wanted = [(overrides, extra) for overrides in rows for extra in _per_seed(extra_overrides)]
+    for index, (overrides, extra) in enumerate(wanted):
+        arguments = [*overrides, *extra, f"paths.runs={runs_dir}"]
         command = f"python -m mmcl.run {shlex.join(arguments)}"
         _say(console, f"[{index + 1}/{len(wanted)}] {command}", style="bold")
         try:
-            produced[overrides] = _run(arguments, console)
+            produced.setdefault(overrides, []).append(_run(arguments, console))
         except RunFailedError as error:
             failures.append(f"{command}: {error}")
+
+
+def _per_seed(extra_overrides: Sequence[str]) -> list[list[str]]:
+    """Return what is typed after a row for each of its runs: one for each value of ``seed=1,2,3``."""
+    runs: list[list[str]] = [[]]
+    for override in extra_overrides:
+        key, _, value = override.partition("=")
+        typed = [f"{key}={seed}" for seed in value.split(",")] if canonical(key) == "seed" else [override]
+        runs = [[*run, part] for run in runs for part in typed]
+    return runs
 
 
 def _run(arguments: Sequence[str], console: Console) -> Result:

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
+
 SCHEMA = 1
+GROUPS_WITHOUT_INFLUENCE = ("paths", "logger", "force", "hydra")
 KINDS: dict[str, type] = {
     "status": str,
     "identity": str,
@@ -38,11 +41,13 @@ class Result:
         command: the command that made it.
         readouts: figures of each readout.
         task_sizes: new classes of each task.
+        task_names: names of the tasks where each is a data set of its own; empty for class-incremental runs.
         class_names: names in class order.
         bytes_per_task: bytes of model and memory after each task.
         timing: wall time, and seconds and images per second of each stage.
         provenance: commit, versions, hardware, date, seed.
-        confusions: counts ``(C, C)`` of each readout after the last task, true class by predicted class.
+        confusions: counts ``(C, C)`` of each readout after the last task, true class by predicted class; of a
+            sequence of data sets, the classes are those of the last one.
     """
 
     path: Path
@@ -57,6 +62,7 @@ class Result:
     timing: Mapping[str, Any]
     provenance: Mapping[str, Any]
     confusions: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    task_names: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -74,8 +80,26 @@ class Result:
         benchmark = self.config.get("benchmark")
         sizes = benchmark if isinstance(benchmark, Mapping) else {}
         split = f" B{sizes.get('base')} Inc{sizes['increment']}" if sizes.get("increment") else ""
-        seed = self.config.get("seed", "?")
-        return f"{self.name_of('method')} on {self.name_of('benchmark')}{split}, seed {seed}"
+        return f"{self.name_of('method')} on {self.name_of('benchmark')}{split}, seed {self.seed}"
+
+    @property
+    def seed(self) -> Any:
+        """The seed of the run, or ``?``."""
+        return self.config.get("seed", "?")
+
+    def deciding_config(self, *left_out: str) -> str:
+        """Return what decides the figures, as JSON: the configuration without hardware, folders and some groups.
+
+        A class order that follows the seed says so, instead of naming it.
+        """
+        left_out = (*left_out, *GROUPS_WITHOUT_INFLUENCE)
+        deciding: dict[str, Any] = {key: value for key, value in self.config.items() if key not in left_out}
+        benchmark = self.config.get("benchmark", {})
+        deciding["benchmark"] = {key: value for key, value in benchmark.items() if key not in WITHOUT_INFLUENCE}
+        if "order_seed" in benchmark and benchmark["order_seed"] == self.seed:
+            deciding["benchmark"]["order_seed"] = "seed"
+        deciding["trainer"] = {key: self.config.get("trainer", {}).get(key) for key in DECIDING_TRAINER_KEYS}
+        return json.dumps(deciding, sort_keys=True)
 
 
 def find_results(root: Path | str) -> tuple[list[Result], list[str]]:
@@ -125,7 +149,20 @@ def read_result(path: Path | str) -> Result:
         bytes_per_task=tuple(entry for entry in content["bytes"] if isinstance(entry, dict)),
         timing=content["timing"],
         provenance=content["provenance"],
+        task_names=_task_names(content),
     )
+
+
+def _task_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the tasks, or nothing where the key is missing or a task has no name."""
+    names = content.get("task_names") or []
+    if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
+        raise ValueError(f"key 'task_names': expected a list of names, got {names!r}")
+    if None in names:
+        return ()
+    if names and len(names) != len(content["task_sizes"]):
+        raise ValueError(f"key 'task_names': expected {len(content['task_sizes'])} names, got {len(names)}")
+    return tuple(names)
 
 
 def _check_figures(readout: str, figures: Any) -> None:
@@ -138,6 +175,8 @@ def _check_figures(readout: str, figures: Any) -> None:
             _check_matrix(value, where)
         elif name.endswith("_curve"):
             _check_numbers(value, where)
+        elif name.endswith("_choices"):
+            _check_choices(value, where)
         else:
             _check_numbers([value], where)
 
@@ -147,6 +186,11 @@ def _check_matrix(value: Any, where: str) -> None:
         raise ValueError(f"{where}: expected rows of one length")
     for row in value:
         _check_numbers(row, where)
+
+
+def _check_choices(value: Any, where: str) -> None:
+    if not isinstance(value, list) or not all(entry is None or isinstance(entry, dict) for entry in value):
+        raise ValueError(f"{where}: expected a list with the choices of each task")
 
 
 def _check_numbers(values: Any, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,22 @@ import yaml
 from mmcl.config.locate import shipped_folder
 from mmcl.errors import UserError, nearest
 
-PERCENT_FIGURES = ("average_incremental_accuracy", "last_accuracy", "forgetting", "top5_average", "top5_last")
-CURVE_FIGURES = ("accuracy_curve",)
+PERCENT_FIGURES = (
+    "average_incremental_accuracy",
+    "last_accuracy",
+    "forgetting",
+    "top5_average",
+    "top5_last",
+    "acc_oracle",
+)
+CURVE_FIGURES = ("accuracy_curve", "acc_oracle_curve")
 SWEEP_FIGURES = ("auc_average", "auc_last", "apm_start", "apm_end")
 FIGURES = (*PERCENT_FIGURES, *CURVE_FIGURES, *SWEEP_FIGURES)
 SOURCES = ("paper", "survey", "log", "plot", "unverified")
 
-Printed = float | tuple[float, ...]
+# A curve has an entry for each task, and None where the paper prints nothing.
+PrintedCurve = tuple[float | None, ...]
+Printed = float | PrintedCurve
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Row:
         overrides: overrides of the run; ``None`` for a printed value that no run produces.
         readout: readout whose figures the row shows.
         printed: printed figures: percent, curves as tuples of percent, areas in fraction times MB, ratios in
-            percent per MB.
+            percent per MB. ``acc_oracle`` and ``acc_oracle_curve`` are accuracies with weights that were chosen on
+            the test labels.
         source: where the printed figures are from, one of ``SOURCES``; ``None`` when nothing is printed.
         sweep: budgets of a sweep; empty for a single run.
         note: what a reader should know about this row.
@@ -64,6 +74,18 @@ class Row:
             return tuple(point.overrides for point in self.sweep)
         return () if self.overrides is None else (self.overrides,)
 
+    @property
+    def test_tuned(self) -> bool:
+        """Whether the printed figures were chosen on the test labels; ours are then chosen there, too."""
+        return any(name.startswith("acc_oracle") for name in self.printed)
+
+    @property
+    def dataset_figures(self) -> tuple[str, str]:
+        """Figure of the accuracies of single data sets, and that of their mean."""
+        if self.test_tuned:
+            return "acc_oracle_curve", "acc_oracle"
+        return "accuracy_curve", "average_incremental_accuracy"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -79,6 +101,8 @@ class Table:
         data: data sets needed; empty when all is embedded.
         rows: the rows in printed order.
         notes: what a reader should know before comparing.
+        columns: names of the data sets, one for each entry of a curve, where every task is a data set of its own;
+            empty for class-incremental tables.
     """
 
     name: str
@@ -90,6 +114,7 @@ class Table:
     data: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def find_tables() -> list[Path]:
@@ -115,6 +140,8 @@ def load_table(path: Path | str) -> Table:
     if not isinstance(keys["rows"], list) or not keys["rows"]:
         raise UserError(f"{where}: rows: expected a list of at least one row")
     keys["rows"] = tuple(_row(row, f"{where}: rows[{index}]") for index, row in enumerate(keys["rows"]))
+    keys["columns"] = _strings(keys.get("columns", []), f"{where}: columns")
+    _check_columns(keys["columns"], keys["rows"], where)
     return Table(name=_name(file), **keys)
 
 
@@ -131,6 +158,17 @@ def _name(file: Path) -> str:
     folder = shipped_folder("experiments")
     relative = file.resolve().relative_to(folder) if file.resolve().is_relative_to(folder) else Path(file.name)
     return relative.with_suffix("").as_posix()
+
+
+def _check_columns(columns: Sequence[str], rows: Sequence[Row], where: str) -> None:
+    """Refuse a curve whose entries the columns do not name."""
+    for index, row in enumerate(rows):
+        for name, value in row.printed.items():
+            if columns and isinstance(value, tuple) and len(value) != len(columns):
+                raise UserError(
+                    f"{where}: rows[{index}]: printed: {name}: expected {len(columns)} entries, one for each of the "
+                    f"columns {', '.join(columns)}; got {len(value)}. Write null where nothing is printed."
+                )
 
 
 def _row(node: Any, where: str) -> Row:
@@ -166,7 +204,8 @@ def _printed(name: str, value: Any, where: str) -> Printed:
         return _number(value, f"{where}: {name}")
     if not isinstance(value, list):
         raise UserError(f"{where}: {name}: expected a list with one percentage per task, got {value!r}")
-    return tuple(_number(entry, f"{where}: {name}[{task}]") for task, entry in enumerate(value))
+    entries = enumerate(value)
+    return tuple(None if entry is None else _number(entry, f"{where}: {name}[{task}]") for task, entry in entries)
 
 
 def _checked(kind: type[Any], node: Any, where: str, given: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mmcl.report.store import Result, find_results
+from mmcl.report.tables import Row, Table
 
 CURVE = [0.9, 0.7, 0.6]
+DATASET_RUN = ("+method=dmn", "benchmark=clip/all11")
+DATASETS = ["oxford_pets", "dtd", "stanford_cars"]
 
 
 def content(command: str = "python -m mmcl.run +method=memo", **changes: Any) -> dict[str, Any]:
@@ -68,3 +71,49 @@ def result(folder: Path, *overrides: str, **changes: Any) -> Result:
     (found,), problems = find_results(folder)
     assert not problems
     return found
+
+
+def dataset_content(command: str = "python -m mmcl.run +method=dmn", **changes: Any) -> dict[str, Any]:
+    """Return a ``result.json`` of three data sets with two, three and two classes."""
+
+    def figures(*curve: float) -> dict[str, Any]:
+        matrix: list[list[float | None]] = [[None] * len(curve) for _ in curve]
+        for task, value in enumerate(curve):
+            matrix[task][task] = value
+        return {
+            "accuracy_matrix": matrix,
+            "accuracy_curve": list(curve),
+            "top5_curve": [1.0 for _ in curve],
+            "average_incremental_accuracy": sum(curve) / len(curve),
+            "last_accuracy": curve[-1],
+            "forgetting": None,
+            "backward_transfer": None,
+            "forward_transfer": None,
+        }
+
+    oracle = {
+        "acc_oracle": 1.99 / 3,
+        "acc_oracle_curve": [0.87, 0.46, 0.66],
+        "acc_oracle_choices": [{"weight_dynamic": 0.30000001192092896, "weight_static": 0.0}] * 3,
+    }
+    dataset_run = {
+        "config": {"seed": 0, "method": {"name": "dmn"}, "benchmark": {"name": "clip/all11"}},
+        "readouts": {"text": figures(0.8, 0.4, 0.6), "fused": {**figures(0.85, 0.45, 0.65), **oracle}},
+        "task_sizes": [2, 3, 2],
+        "task_names": DATASETS,
+        "class_names": list("abcdefg"),
+    }
+    return content(command, **{**dataset_run, **changes})
+
+
+def dataset_result(folder: Path, *overrides: str, **changes: Any) -> Result:
+    """Write a result over data sets that the given overrides produced, and read it back."""
+    write(folder, dataset_content(" ".join(["python -m mmcl.run", *overrides]), **changes))
+    (found,), problems = find_results(folder)
+    assert not problems
+    return found
+
+
+def datasets_table(*rows: Row) -> Table:
+    """Return a table over the data sets of :func:`dataset_content`."""
+    return Table("d", "Data sets", "Paper", "table 3", 2.0, "none", (), rows, columns=("Pets", "DTD", "Cars"))

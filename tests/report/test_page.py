@@ -11,7 +11,7 @@ import pytest
 from mmcl.report.page import write_report
 from mmcl.report.store import find_results
 from mmcl.report.tables import Row, SweepPoint, Table
-from tests.report.made import content, write
+from tests.report.made import DATASET_RUN, content, dataset_content, datasets_table, write
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -91,6 +91,28 @@ def test_page_shows_comparison_commands_and_problems(report: Path) -> None:
     assert "a/result.json: skipped" in text
     assert "prefers-color-scheme: dark" in text
     assert "1 min 15 s" in text
+
+
+def test_data_sets_have_columns_dots_and_the_latest_confusion_matrix(tmp_path: Path) -> None:
+    confusion = "5,1\n0,6\n"
+    folder = tmp_path / "runs/dmn"
+    command = " ".join(["python -m mmcl.run", *DATASET_RUN])
+    write(folder, dataset_content(command))
+    (folder / "confusion_fused.csv").write_text(confusion)
+    results, _ = find_results(tmp_path / "runs")
+    tuned = Row("DMN, oracle", DATASET_RUN, "fused", {"acc_oracle_curve": (86.0, 47.0, 60.0)}, "log", note="A note.")
+    table = datasets_table(tuned, Row("DMN, fixed", DATASET_RUN, "fused", {}))
+    reader, text = read(write_report(results, [table], tmp_path / "report.html"))
+    assert reader.seen["svg"] == 1 + 3  # the table; dots, confusion matrix and bytes of the run
+    assert "<th>Pets</th><th>DTD</th><th>Cars</th><th>mean</th>" in text
+    assert '<td class="stacked">87.00<span class="printed">86.00</span><span class="within">+1.00</span></td>' in text
+    assert '<span class="outside">+6.00</span>' in text
+    assert "Accuracy on each data set, ours filled and printed hollow" in text
+    assert "fused: confusion matrix of stanford_cars" in text
+    assert "fused, chosen on the test labels" in text
+    assert "<td>weight_dynamic</td><td>0.3</td><td>0.3</td><td>0.3</td>" in text
+    for word in ("forgetting", "average incremental", "accuracy matrix", "classes seen"):
+        assert word not in text
 
 
 def test_page_without_results_says_what_to_type(tmp_path: Path) -> None:

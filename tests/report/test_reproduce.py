@@ -25,7 +25,7 @@ if "+method=wa" in arguments:
     print("no path")
     sys.exit(0)
 path = pathlib.Path(arguments[-1].split("=")[1]) / arguments[0].split("=")[1] / "result.json"
-path.parent.mkdir(parents=True)
+path.parent.mkdir(parents=True, exist_ok=True)
 path.write_text({result!r})
 print("task 0: 90 %")
 print(path)
@@ -70,6 +70,14 @@ def test_every_run_once_and_a_report(stand_in: Path, capsys: pytest.CaptureFixtu
     assert "task 0: 90 %" in output
     assert "60.00" in output
     assert "memo nme" in (stand_in / "runs/report_small.html").read_text()
+
+
+def test_several_seeds_give_mean_and_spread(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(table_file(stand_in, "memo"), ["seed=1,2", "trainer=cpu"], stand_in / "runs") == 0
+    calls = (stand_in / "calls").read_text().splitlines()
+    assert calls == ["+method=memo seed=1 trainer=cpu", "+method=memo seed=2 trainer=cpu"]
+    assert "Of several seeds: mean and standard deviation." in capsys.readouterr().out
+    assert "± 0.00" in (stand_in / "runs/report_small.html").read_text()
 
 
 def test_failed_rows_are_told_and_do_not_stop_the_others(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl.report.store import find_results
-from tests.report.made import content, write
+from tests.report.made import DATASETS, content, dataset_content, dataset_result, write
 
 
 def test_results_are_read_oldest_first(tmp_path: Path) -> None:
@@ -50,6 +50,7 @@ def test_unreadable_result_is_named_and_skipped(tmp_path: Path, text: str, messa
         {"accuracy_matrix": [["0.5"]]},
         {"accuracy_curve": 0.5},
         {"last_accuracy": "0.5"},
+        {"acc_oracle_choices": [1.0]},
     ],
 )
 def test_figures_of_the_wrong_kind_are_named_and_skipped(tmp_path: Path, figures: object) -> None:
@@ -57,6 +58,22 @@ def test_figures_of_the_wrong_kind_are_named_and_skipped(tmp_path: Path, figures
     results, problems = find_results(tmp_path)
     assert results == []
     assert "readout 'cnn'" in problems[0]
+
+
+def test_names_of_data_sets_are_read_and_others_have_none(tmp_path: Path) -> None:
+    assert dataset_result(tmp_path / "named").task_names == tuple(DATASETS)
+    for number, names in enumerate((None, [None, None, None])):
+        write(tmp_path / f"unnamed/{number}", content(task_names=names))
+    results, problems = find_results(tmp_path / "unnamed")
+    assert ([result.task_names for result in results], problems) == ([(), ()], [])
+
+
+@pytest.mark.parametrize("names", ["dtd", [1, 2, 3], ["dtd"]])
+def test_wrong_names_of_data_sets_are_named_and_skipped(tmp_path: Path, names: object) -> None:
+    write(tmp_path, dataset_content(task_names=names))
+    results, (problem,) = find_results(tmp_path)
+    assert results == []
+    assert "key 'task_names'" in problem
 
 
 @pytest.mark.parametrize("confusion", ["1,2\n", "a,b\n1,2\n"])
