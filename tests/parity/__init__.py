@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 Golden = Mapping[str, np.ndarray]
-CHECKS: dict[str, Callable[[Golden], None]] = {}
+CHECKS: dict[tuple[str, str], Callable[[Golden], None]] = {}
 
 
 def parity(kind: str) -> Callable[[Callable[[Golden], None]], Callable[[Golden], None]]:
-    """Register a check for every golden file whose ``kind`` this is."""
+    """Register a check for every golden file of a method whose ``kind`` this is.
+
+    The method is the first word of the module's name: ``tests/parity/memo_data.py`` checks ``memo/*.npz``.
+    """
 
     def register(check: Callable[[Golden], None]) -> Callable[[Golden], None]:
-        assert kind not in CHECKS, f"two checks for kind {kind!r}"
-        CHECKS[kind] = check
+        method = check.__module__.rpartition(".")[2].partition("_")[0]
+        assert (method, kind) not in CHECKS, f"two checks for {method}, kind {kind!r}"
+        CHECKS[method, kind] = check
         return check
 
     return register
