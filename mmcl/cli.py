@@ -25,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["run"]:
         return _run(given[1:])
-    parsed = _parser().parse_args(given)
+    parser = _parser()
+    parsed, further = parser.parse_known_args(given)
+    # argparse takes no overrides behind an option such as --runs
+    if further and hasattr(parsed, "overrides") and all("=" in word and word[0] != "-" for word in further):
+        parsed.overrides = [*parsed.overrides, *further]
+    elif further:
+        parser.error(f"unknown arguments: {' '.join(further)}")
     try:
         code = parsed.action(parsed)
     except UserError as error:
@@ -226,7 +232,9 @@ def _data(benchmark: str, overrides: Sequence[str]) -> int:
     if benchmark not in options("benchmark"):
         known = options("benchmark")
         raise UserError(f"unknown benchmark '{benchmark}'.{nearest(benchmark, known)} Benchmarks: {', '.join(known)}")
-    items = build(compose_run([_plain_method(benchmark), f"benchmark={benchmark}", *overrides]).benchmark).describe_data()
+    items = build(
+        compose_run([_plain_method(benchmark), f"benchmark={benchmark}", *overrides]).benchmark
+    ).describe_data()
     for item in items:
         console.print(f"{'there  ' if item.present else 'MISSING'}  {item.path}  {item.meaning}", markup=False)
     if not items:

@@ -198,6 +198,10 @@ class DatasetBenchmark(FeatureTasks):
 
     def encoded(self, index: int) -> EncodedDataset:
         """Return a data set behind the encoders."""
+        return self.behind_encoders(index)
+
+    def behind_encoders(self, index: int) -> ImagesBehindEncoders:
+        """Return a data set behind the encoders, with what only an export asks for."""
         if self._encoders is None:
             raise RuntimeError("connect comes before tasks")
         return ImagesBehindEncoders(self._datasets[index], self._encoders, self.config)
@@ -223,6 +227,11 @@ class ImagesBehindEncoders:
         chosen = self._few(self.dataset.train, shots, "train")
         views = self._views(1 + passes, "crop", interpolation)
         return self.encoders.images(EncodingJob(f"{self.dataset.name}-train-{shots}", chosen, views))
+
+    def all_train(self, passes: int) -> ImageFeatures:
+        """Return all training images under ``1 + passes`` views."""
+        views = self._views(1 + passes, "crop")
+        return self.encoders.images(EncodingJob(f"{self.dataset.name}-train", self.dataset.train, views))
 
     def validation(self, per_class: int | None, views: int) -> ImageFeatures:
         """Return validation images under views as in :meth:`test`."""

@@ -29,7 +29,7 @@ from mmcl.protocol import FileImages, ImageFeatures, Samples, Sentences, TextFea
 
 
 class ViewBatch(NamedTuple):
-    """Views on their way to the encoder: ``pixels`` of images or of views, ``sources`` int64 ``(B,)``."""
+    """Views on their way to the encoder: ``pixels`` ``(B, V, 3, S, S)``, ``sources`` int64 ``(B,)``."""
 
     pixels: Tensor
     sources: Tensor
@@ -104,12 +104,15 @@ class CachedEncoders:
         shape = (len(samples), views.count, encoder.dimension)
         wanted = Wanted(job.name, description, shape, self.precision)
         arrays = {"labels": samples.labels, "sources": samples.sources}
+        read = _Views(samples, maker)
+        workers = self.workers if isinstance(samples.images, FileImages) else 0
+
+        def encode(encoder: DualEncoder, batch: ViewBatch) -> Tensor:
+            images = maker.finish(batch.pixels, batch.sources)
+            return encoder.encode_images(images.flatten(0, 1)).view(*images.shape[:2], -1)
+
         rows_at_once = max(1, self.batch_size // views.count)
-        if isinstance(samples.images, FileImages):
-            read = _FileViews(samples, maker)
-            work = Work(job.name, rows_at_once, lambda parts: _loaded(read, parts, self.workers), _encode_views(maker))
-        else:
-            work = Work(job.name, rows_at_once, lambda parts: _pixels(samples, parts), _encode_pixels(maker))
+        work = Work(job.name, rows_at_once, lambda parts: _loaded(read, parts, workers), encode)
         stored = self._stored(wanted, arrays, work)
         return ImageFeatures(stored.features, stored.arrays["labels"], stored.arrays["sources"])
 
@@ -264,18 +267,18 @@ class _Batches:
             yield from self.work.batches(self.parts)
 
 
-class _FileViews(Dataset[ViewBatch]):
+class _Views(Dataset[ViewBatch]):
     def __init__(self, samples: Samples, maker: ViewMaker) -> None:
         self.samples, self.maker = samples, maker
 
     def __getitem__(self, rows: Tensor) -> ViewBatch:
         part = self.samples.select(rows)
-        assert isinstance(part.images, FileImages)
-        images = [open_image(part.images, row) for row in range(len(part))]
-        return ViewBatch(self.maker.read(images, part.sources), part.sources)
+        images = part.images
+        opened = images if isinstance(images, Tensor) else [open_image(images, row) for row in range(len(part))]
+        return ViewBatch(self.maker.read(opened, part.sources), part.sources)
 
 
-def _loaded(views: _FileViews, parts: list[Tensor], workers: int) -> Iterator[ViewBatch]:
+def _loaded(views: _Views, parts: list[Tensor], workers: int) -> Iterator[ViewBatch]:
     """Read files in order. A worker's error reaches the user without its traceback."""
     loader = DataLoader(
         views,
@@ -289,26 +292,6 @@ def _loaded(views: _FileViews, parts: list[Tensor], workers: int) -> Iterator[Vi
         yield from loader
     except UserError as error:
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
-
-
-def _pixels(samples: Samples, parts: list[Tensor]) -> Iterator[ViewBatch]:
-    for rows in parts:
-        part = samples.select(rows)
-        assert isinstance(part.images, Tensor)
-        yield ViewBatch(part.images, part.sources)
-
-
-def _encode_views(maker: ViewMaker) -> Callable[[DualEncoder, ViewBatch], Tensor]:
-    return lambda encoder, batch: _encode(encoder, maker.finish(batch.pixels, batch.sources))
-
-
-def _encode_pixels(maker: ViewMaker) -> Callable[[DualEncoder, ViewBatch], Tensor]:
-    return lambda encoder, batch: _encode(encoder, maker.from_pixels(batch.pixels, batch.sources))
-
-
-def _encode(encoder: DualEncoder, views: Tensor) -> Tensor:
-    """Encode views ``(B, V, 3, S, S)``: ``(B, V, D)``."""
-    return encoder.encode_images(views.flatten(0, 1)).view(*views.shape[:2], -1)
 
 
 class _Bar(Callback):

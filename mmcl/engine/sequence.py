@@ -146,9 +146,10 @@ class Sequence:
     def _evaluate(self, task: Task) -> None:
         """Count the answers of every readout on what the task asks."""
         benchmark: Any = self.benchmark
+        method: Any = self.method
         if isinstance(task, DatasetTask):
             trainer, seed, folder = self.config.trainer, self.config.seed, self.directory.path
-            chosen = evaluate_stream(self.method, benchmark, task, self.readouts, trainer, seed, folder)
+            chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder)
             self.state.oracles.append(chosen)
         else:
             evaluate(self.method, benchmark, task, self.readouts, self.config.trainer)  # type: ignore[arg-type]

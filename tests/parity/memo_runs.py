@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 
 from mmcl import randomness
 from mmcl.backbones.freezing import is_frozen
@@ -22,7 +21,8 @@ from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.config.components import build
 from mmcl.config.compose import compose_run
-from mmcl.engine import assemble
+from mmcl.engine import ingredients as engine_ingredients
+from mmcl.engine.assemble import build_method
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
 from mmcl.methods.base import sgd
@@ -133,17 +133,13 @@ def run_recorded(method_name: str, golden: Golden, extra: list[str]) -> None:
     config.trainer = {**config.trainer, "accelerator": "cpu", "progress": False, "precision": "64-true"}
     benchmark = RecordedBenchmark(golden)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(assemble, "build", lambda node, *given: _build(node, golden, *given))
-        method = assemble.build_method(config, benchmark)
+        # The golden file's backbone takes the place of the configured one.
+        patch.setattr(engine_ingredients, "build", lambda node: build_arch(str(golden["arch"])))
+        method = build_method(config, benchmark)
         sequence = RecordedSequence(golden, config, benchmark, method, RunDirectory(Path(folder), "golden"), "")
         patch.setattr(randomness, "permutation", lambda count, *draw: _shuffle(golden, count, draw))
         patch.setattr(F, "cross_entropy", _recording(F.cross_entropy, sequence.cross_entropies))
         sequence.run()
-
-
-def _build(node: DictConfig, golden: Golden, *ingredients: Any) -> Any:
-    """Build the golden file's backbone in place of a configured one."""
-    return build(node, *ingredients) if ingredients else build_arch(str(golden["arch"]))
 
 
 def _shuffle(golden: Golden, count: int, draw: tuple[int | str, ...]) -> torch.Tensor:
