@@ -55,5 +55,11 @@ def _digest(part: dict[str, Any]) -> str:
 
 
 def _content_digest(file: Path) -> str:
-    """What a file holds decides figures, where it lies does not; a missing one is reported when it is read."""
+    """What a file holds decides figures, where it lies does not; a missing one is reported when it is read.
+
+    Of a folder, the names of its files count with what they hold.
+    """
+    if file.is_dir():
+        files = sorted(part for part in file.iterdir() if part.is_file())
+        return _digest({part.name: _content_digest(part) for part in files})
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else str(file)

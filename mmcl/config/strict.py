@@ -51,9 +51,10 @@ def _refuse_other_kind(config: DictConfig) -> None:
     wanted, found = (locate(config[group]["_target_"]).task_type for group in ("method", "benchmark"))
     if not issubclass(found, wanted):
         kind, example = KINDS[wanted]
+        method = config.method.get("name")
         raise UserError(
-            f"method={config.method.get('name')} needs {kind}; benchmark={config.benchmark.get('name')} has another "
-            f"kind of tasks. Type for example: python -m mmcl.run +method={config.method.get('name')} benchmark={example}"
+            f"method={method} needs {kind}; benchmark={config.benchmark.get('name')} has another kind of tasks. "
+            f"Type for example: python -m mmcl.run +method={method} benchmark={example}"
         )
 
 

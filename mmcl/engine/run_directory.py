@@ -13,8 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmcl.engine.versions import disk_space, write_whole
 from mmcl.errors import UserError
+from mmcl.whole_files import disk_space, write_whole
 
 COLUMNS = ("task", "stage", "epoch", "metric", "value")
 

@@ -21,11 +21,12 @@ from mmcl.engine.stages import fit_stage, forget_checkpoints
 from mmcl.engine.state import StateFile
 from mmcl.engine.stream import evaluate_stream, forget_stream
 from mmcl.engine.trainers import make_trainer
-from mmcl.engine.versions import tensors, write_whole
+from mmcl.engine.versions import tensors
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
 from mmcl.protocol import DatasetTask, Task
 from mmcl.randomness import key
+from mmcl.whole_files import write_whole
 
 
 class Sequence:

@@ -15,11 +15,12 @@ from torchmetrics import Metric, MetricCollection
 
 from mmcl.benchmarks.dataset_benchmark import FeatureTasks
 from mmcl.engine.trainers import make_trainer
-from mmcl.engine.versions import Versions, tensors, write_whole
+from mmcl.engine.versions import Versions, tensors
 from mmcl.methods.on_features import OnFeatures
 from mmcl.metrics.readouts import load_state, synced_state
 from mmcl.protocol import DatasetTask, FeatureBatch
 from mmcl.randomness import permutation
+from mmcl.whole_files import write_whole
 
 
 class Answers:

@@ -1,61 +1,19 @@
-"""Files that are whole or not there, and versions of a file whose names carry the digest of their content."""
+"""Versions of a file, whose names carry the digest of their content."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from mmcl.errors import UserError
+from mmcl.whole_files import whole_file
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def disk_space(folder: Path) -> Iterator[None]:
-    """Guard the writing of a file in a folder.
-
-    Raises:
-        UserError: the disk is full; what was there before is untouched.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"no space left while writing in {folder}. What was saved before is intact: free some space and type the "
-            "same command again to go on"
-        ) from error
-
-
-@contextmanager
-def whole_file(part: Path) -> Iterator[Path]:
-    """Guard the writing of a temporary file that is renamed when it is whole; it vanishes if anything fails.
-
-    Raises:
-        UserError: the disk is full; what was there before is untouched.
-    """
-    with disk_space(part.parent):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, save: Callable[[Path], object]) -> None:
-    """Let ``save`` replace a file, whole or not at all."""
-    with whole_file(path.with_name(f".{path.name}.part")) as part:
-        save(part)
-        os.replace(part, path)
 
 
 def tensors(content: object) -> Callable[[Path], None]:

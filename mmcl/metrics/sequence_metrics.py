@@ -201,8 +201,9 @@ class TopKAccuracyCurve(AccuracyCurve):
 class TaskConfusion(Metric):
     """Confusion matrix counts[true, predicted] of the latest evaluated task, ``(C, C)``.
 
-    C is the number of all classes or, where each task is a data set of its own, ``classes``: the most that one has, rows
-    and columns counted from the first class of the scores. Labels beyond the classes of the scores do not count, nor do updates of a task before the latest.
+    C is the number of all classes or, where each task is a data set of its own, ``classes``: the most that one has,
+    rows and columns counted from the first class of the scores. Labels beyond the classes of the scores do not count,
+    nor do updates of a task before the latest.
     State: ``latest_and_counts``, int64 ``(1 + C * C,)``. One tensor, because the counts of a process that saw
     no sample of the latest task are old and must be told from the others when the processes are summed.
 

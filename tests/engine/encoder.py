@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torchvision.transforms import functional
 
 from mmcl.engine.encoding import CachedEncoders
 from mmcl.errors import UserError
 from mmcl.features.cache import FeatureCache
 from mmcl.features.job import EncodingJob, Views
-from mmcl.protocol import Samples, Sentences
+from mmcl.protocol import FileImages, Samples, Sentences
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -71,12 +74,26 @@ def pixel_samples(count: int = 13, side: int = 11) -> Samples:
     return Samples(pixels, torch.arange(count) % 3, torch.arange(count) * 2)
 
 
+def in_files(folder: Path) -> Samples:
+    """Write the pixel samples as files."""
+    samples = pixel_samples()
+    assert isinstance(samples.images, Tensor)
+    folder.mkdir()
+    paths = tuple(f"{row}.png" for row in range(len(samples)))
+    for pixels, path in zip(samples.images, paths, strict=True):
+        functional.to_pil_image(pixels).save(folder / path)
+    return Samples(FileImages(folder, paths), samples.labels, samples.sources)
+
+
 def sentences() -> Sentences:
     return Sentences(("a cat", "the cat", "one dog", "a red bird", "bird"), torch.tensor([0, 0, 1, 2, 2]))
 
 
-def main(folder: Path) -> None:
-    """Encode on two processes, as the other process does in its own start of this script."""
+def main(folder: Path, images: Path) -> None:
+    """Encode on two processes, as the other process does in its own start of this script.
+
+    One image of the folder is corrupt, which one process meets and both hear of.
+    """
     torch.set_num_threads(1)
     behind = encoders(folder, "ddp_cpu")
     for views in (Views(4, "augmix"), Views()):
@@ -86,7 +103,10 @@ def main(folder: Path) -> None:
     calls = behind.encoder.calls
     behind.texts("words", sentences())
     assert behind.encoder.calls == calls
+    files = FileImages(images, tuple(f"{row}.png" for row in range(13)))
+    with pytest.raises(UserError, match=r"7\.png"):
+        behind.images(EncodingJob("files", dataclasses.replace(pixel_samples(), images=files), Views()))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.engine.versions import Versions, write_whole
+from mmcl.engine.versions import Versions
+from mmcl.whole_files import write_whole
 
 
 def _write(versions: Versions, number: int, text: str) -> Path:
