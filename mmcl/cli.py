@@ -86,12 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("--cache", default="runs/cache", help="folder of the cache")
     cache.set_defaults(action=lambda parsed: _cache(parsed.verb, parsed.names, Path(parsed.cache)))
 
-    features = commands.add_parser("features", help="write the encoded features of a data set to one file")
-    features.add_argument("verb", choices=["export"])
-    features.add_argument("benchmark", help="a benchmark of one data set, such as clip/dtd")
-    features.add_argument("file", help="file to write: .npz or .safetensors")
-    features.add_argument("overrides", nargs="*", help="such as paths.data=~/data method.views=32 method.shots=16")
-    features.set_defaults(action=lambda parsed: _export(parsed.benchmark, Path(parsed.file), parsed.overrides))
+    features = commands.add_parser("features", help="export encoded features; fit the logit scale of a file")
+    verbs = features.add_subparsers(required=True, metavar="VERB")
+    export = verbs.add_parser("export", help="write the encoded features of a data set to one file")
+    export.add_argument("benchmark", help="a benchmark of one data set, such as clip/dtd")
+    export.add_argument("file", help="file to write: .npz or .safetensors")
+    export.add_argument("overrides", nargs="*", help="such as paths.data=~/data method.views=32 method.shots=16")
+    export.set_defaults(action=lambda parsed: _export(parsed.benchmark, Path(parsed.file), parsed.overrides))
+    scale = verbs.add_parser("scale", help="fit benchmark.logit_scale on the training images of a file or folder")
+    scale.add_argument("path", help="a file of features, or a folder of them")
+    scale.add_argument("--prompts", default="full", help="as method.prompts")
+    scale.set_defaults(action=lambda parsed: _scale(parsed.path, parsed.prompts))
     return parser
 
 
@@ -275,6 +280,26 @@ def _export(benchmark: str, file: Path, overrides: Sequence[str]) -> None:
 
     path = export_features(compose_run(["method=dmn", f"benchmark={benchmark}", *overrides]), file)
     console.print(str(path), markup=False)
+
+
+def _scale(path: str, prompts: str) -> None:
+    """Print the logit scale with the least cross-entropy on the training images, of each file and of all together."""
+    import torch
+
+    from mmcl.config.components import build
+    from mmcl.config.compose import compose_run
+    from mmcl.features.logit_scale import best_scale, scale_losses
+    from mmcl.methods.text_classifier import text_classifier
+
+    config = compose_run(["method=clip_zeroshot", "benchmark=features", f"paths.features={path}"])
+    benchmark = build(config.benchmark)
+    losses = []
+    for index, name in enumerate(benchmark.task_names):
+        images, texts = benchmark.contents[index].train, benchmark.encoded(index).texts(prompts)
+        classifier = text_classifier(texts.features.float(), texts.classes, len(benchmark.names_of(index)))
+        losses.append(scale_losses(images.features[:, 0].float(), images.labels, classifier))
+        console.print(f"{name}: {best_scale(losses[-1])}", markup=False)
+    console.print(f"benchmark.logit_scale={best_scale(torch.stack(losses).mean(dim=0))}", markup=False)
 
 
 if __name__ == "__main__":
