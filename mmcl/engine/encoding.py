@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -284,7 +285,7 @@ def _loaded(views: _Views, parts: list[Tensor], workers: int) -> Iterator[ViewBa
         views,
         sampler=parts,  # type: ignore[arg-type]
         batch_size=None,
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),  # more would wait for each other, and torch would warn
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),  # else the loader would draw from the default generator
     )
