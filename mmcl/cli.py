@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("overrides", nargs="*", help="such as paths.data=~/data")
     data.set_defaults(action=lambda parsed: _data(parsed.benchmark, parsed.overrides))
 
-    cache = commands.add_parser("cache", help="list or delete encoded features")
-    cache.add_argument("verb", choices=["ls", "clear"])
+    cache = commands.add_parser("cache", help="list, delete or verify encoded features")
+    cache.add_argument("verb", choices=["ls", "clear", "verify"])
     cache.add_argument("names", nargs="*", help="entries to delete, such as dtd-test; all when none is named")
     cache.add_argument("--cache", default="runs/cache", help="folder of the cache")
     cache.set_defaults(action=lambda parsed: _cache(parsed.verb, parsed.names, Path(parsed.cache)))
@@ -265,6 +265,10 @@ def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
         for entry in cache.clear(names or None):
             console.print(f"deleted  {entry.name}", markup=False)
         return
+    if verb == "verify":
+        for entry in cache.list_entries():
+            console.print(f"{'sound  ' if cache.verify(entry.name) else 'DAMAGED'}  {entry.name}", markup=False)
+        return
     grid = Grid(box=None, pad_edge=False)
     for title in ("entry", "shape", "type", "MiB", "written"):
         grid.add_column(title)
@@ -277,9 +281,11 @@ def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
 def _export(benchmark: str, file: Path, overrides: Sequence[str]) -> None:
     from mmcl.config.compose import compose_run
     from mmcl.engine.export import export_features
+    from mmcl.engine.processes import is_first_process
 
     path = export_features(compose_run(["method=dmn", f"benchmark={benchmark}", *overrides]), file)
-    console.print(str(path), markup=False)
+    if is_first_process():
+        console.print(str(path), markup=False)
 
 
 def _scale(path: str, prompts: str) -> None:

@@ -12,6 +12,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class MissingFileError(UserError):
+    """A file that the user has to bring is not there."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of the known words, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)

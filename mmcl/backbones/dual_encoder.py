@@ -130,11 +130,13 @@ class DualEncoder(nn.Module):
 
     @cached_property
     def digest(self) -> str:
-        """What the features depend on, as 16 hex digits: names and bytes of the weights, and kinds of the modules.
+        """What the features depend on, as 16 hex digits: bytes of the weights, kinds of the modules, the tokenizer.
 
         Computed once, at the first use: the weights are frozen.
         """
-        digest = hashlib.sha256()
+        words = self.tokenizer
+        known = repr(words) if type(words).__repr__ is not object.__repr__ else type(words).__qualname__
+        digest = hashlib.sha256(known.encode())
         for name, module in self.model.named_modules():
             # Two models may differ in activation or number of heads alone, which no weight shows.
             digest.update(f"{name} {type(module).__name__} {getattr(module, 'num_heads', '')}\n".encode())

@@ -52,6 +52,9 @@ class WordTokenizer:
     def __len__(self) -> int:
         return len(self.words)
 
+    def __repr__(self) -> str:
+        return f"WordTokenizer({self.words!r})"
+
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
         """Return token ids, int64 ``(P, context_length)``, padded with 0.
 
@@ -101,6 +104,7 @@ class MiniClip:
     """
 
     Config: ClassVar[type[MiniClipConfig]] = MiniClipConfig
+    shipped_files: ClassVar[dict[str, Path]] = {"weights": SHIPPED_WEIGHTS}
 
     def __init__(self, config: MiniClipConfig) -> None:
         self.config = config

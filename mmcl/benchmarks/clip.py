@@ -18,7 +18,7 @@ from mmcl.benchmarks.download import fetch_folder
 from mmcl.benchmarks.listing import class_folders
 from mmcl.benchmarks.prompts import SIMPLE, Descriptions, read_descriptions, sentences_of_kind
 from mmcl.config.schema import setting
-from mmcl.errors import UserError, nearest
+from mmcl.errors import MissingFileError, UserError, nearest
 from mmcl.protocol import Samples, Sentences
 
 
@@ -208,7 +208,7 @@ class ClipImageFolder(DatasetBenchmark):
         path = Place(self.root, self.folder).find(self._prompt_file(), "cupl")
         if path is None:
             advice = "Write it: a list of sentences for each class name, as JSON"
-            raise UserError(_no_prompts(self.folder / self._prompt_file(), advice))
+            raise MissingFileError(_no_prompts(self.folder / self._prompt_file(), advice))
         return read_descriptions(path, names)
 
 
@@ -217,7 +217,7 @@ def descriptions_of(entry: ClipDataset, place: Place, class_names: Sequence[str]
     path = place.find(entry.prompt_file, "cupl")
     if path is None:
         advice = f"{entry.prompt_advice} and put it there under this name, as it is or compressed (.gz)"
-        raise UserError(_no_prompts(place.data / "cupl" / entry.prompt_file, advice))
+        raise MissingFileError(_no_prompts(place.data / "cupl" / entry.prompt_file, advice))
     return read_descriptions(path, class_names)
 
 

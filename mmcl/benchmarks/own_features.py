@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ from mmcl.errors import UserError, nearest
 from mmcl.features.own import KINDS, OwnFeatures, read_own_features
 from mmcl.protocol import EncodedDataset, ImageFeatures, Sentences, TextFeatures
 
+log = logging.getLogger(__name__)
 DEFAULT_LOGIT_SCALE = 100.0
 SUFFIXES = (".npz", ".safetensors")
 PROMPT_KINDS = {
@@ -147,7 +149,10 @@ class OwnFeaturesBenchmark(FeatureTasks):
         contents = [read_own_features(file) for file in self.files]
         first = contents[0]
         for file, content in zip(self.files, contents, strict=True):
-            if (content.dimension, content.logit_scale) != (first.dimension, first.logit_scale):
+            for remark in content.remarks:
+                log.warning("%s: %s", file, remark)
+            scales_differ = self.config.logit_scale is None and content.logit_scale != first.logit_scale
+            if content.dimension != first.dimension or scales_differ:
                 raise UserError(
                     f"{file} has features of length {content.dimension} and logit_scale {content.logit_scale}, "
                     f"{self.files[0]} of {first.dimension} and {first.logit_scale}: a folder is for one encoder"

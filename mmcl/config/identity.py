@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmcl.config.components import locate
+
 DECIDING_TRAINER_KEYS = ("precision", "matmul_precision")
 WITHOUT_INFLUENCE = {"data", "workers", "steps_per_block", "download", "verify", "encode_batch_size"}
 # Files that decide figures by what they hold, wherever they lie.
@@ -25,10 +27,14 @@ def deciding_part(config: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     part = {name: plain[name] for name in ("seed", "memory", "backbone", "method")}
     part["benchmark"] = {key: value for key, value in plain["benchmark"].items() if key not in WITHOUT_INFLUENCE}
+    # A backbone may ship a file that stands for null.
+    shipped = getattr(locate(part["backbone"]["_target_"]), "shipped_files", {})
     for group, name in CONTENT_KEYS:
-        file = part[group].get(name)
+        file = part[group].get(name) or (shipped.get(name) if group == "backbone" else None)
         if file is not None:
             part[group][name] = _content_digest(Path(file).expanduser())
+    if part["benchmark"].get("file") is not None:
+        part["benchmark"]["name_of_file"] = Path(plain["benchmark"]["file"]).stem  # which names the task
     part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}
     return part
 

@@ -76,6 +76,8 @@ class StepSchedule(Passes):
     def __post_init__(self) -> None:
         """Refuse names that no optimiser answers to."""
         super().__post_init__()
+        if self.lr <= 0 or min(self.lr_final, self.warmup_lr, self.weight_decay, self.eps, self.warmup_epochs) < 0:
+            raise UserError(f"lr={self.lr}: expected more than 0, and no negative value of any other key")
         for name, known in (("optimizer", ("adamw", "sgd")), ("interval", ("step", "epoch"))):
             value = getattr(self, name)
             if value not in known:

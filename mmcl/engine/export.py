@@ -8,13 +8,14 @@ import torch
 from omegaconf import DictConfig
 
 from mmcl.benchmarks.base import Benchmark
-from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark
+from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark, ImagesBehindEncoders
 from mmcl.config.components import build
 from mmcl.engine.ingredients import ingredients_of
-from mmcl.errors import UserError
+from mmcl.engine.processes import is_first_process
+from mmcl.errors import MissingFileError, UserError
 from mmcl.features.own import OwnFeatures, write_own_features
 from mmcl.methods.on_features import FeatureIngredients
-from mmcl.protocol import EncodedDataset, ImageFeatures
+from mmcl.protocol import ImageFeatures
 
 
 def export_features(config: DictConfig, file: Path) -> Path:
@@ -54,26 +55,23 @@ def export_features(config: DictConfig, file: Path) -> Path:
         text_kinds=kinds,
         logit_scale=ingredients.logit_scale,
     )
-    write_own_features(file.expanduser(), content)
+    if is_first_process():
+        write_own_features(file.expanduser(), content)
     return file
 
 
-def _validation(dataset: EncodedDataset, views: int) -> ImageFeatures | None:
-    try:
-        return dataset.validation(None, views)
-    except UserError:  # the data set has none, which the file may say by leaving it out
-        return None
+def _validation(dataset: ImagesBehindEncoders, views: int) -> ImageFeatures | None:
+    """Return the validation images; None where the data set has none, which the file says by leaving them out."""
+    return dataset.validation(None, views) if len(dataset.dataset.validation) else None
 
 
-def _texts(dataset: EncodedDataset) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...], tuple[str, ...]]:
+def _texts(dataset: ImagesBehindEncoders) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...], tuple[str, ...]]:
     """Return features, classes, sentences and kinds of templates and descriptions, grouped by class."""
     parts = []
     for prompts, kind in (("tip", "template"), ("cupl", "description")):
         try:
             sentences = dataset.sentences(prompts).texts
-        except UserError:
-            if kind == "template":
-                raise
+        except MissingFileError:  # descriptions are the user's to bring, and the file can do without
             continue
         features, classes = dataset.texts(prompts)
         parts.append((features, classes, sentences, (kind,) * len(sentences)))

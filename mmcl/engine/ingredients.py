@@ -12,6 +12,7 @@ from mmcl.backbones.dual_encoder import DualEncoder
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
+from mmcl.benchmarks.clip_catalogue import CATALOGUE
 from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark
 from mmcl.benchmarks.own_features import OwnFeaturesBenchmark
 from mmcl.config.components import build, locate
@@ -69,6 +70,7 @@ def _for_classes(
 
 
 def _for_datasets(config: DictConfig, benchmark: Benchmark, method_class: type) -> FeatureIngredients:
+    _check_named_datasets(config, benchmark)
     shared = {"seed": config.seed, "task_count": len(benchmark.task_sizes)}
     if isinstance(benchmark, OwnFeaturesBenchmark):
         return FeatureIngredients(
@@ -89,6 +91,15 @@ def _for_datasets(config: DictConfig, benchmark: Benchmark, method_class: type) 
         )
     )
     return FeatureIngredients(dimension=encoder.dimension, logit_scale=encoder.logit_scale, encoder=encoder, **shared)
+
+
+def _check_named_datasets(config: DictConfig, benchmark: Benchmark) -> None:
+    """Refuse settings for a data set that neither the benchmark nor the catalogue knows."""
+    known = {*CATALOGUE, *(benchmark.task_names or ())}
+    for key in ("schedule_of", "epochs_of"):
+        for name in map(str, config.method.get(key) or ()):
+            if name not in known:
+                raise UserError(f"method.{key}: unknown data set '{name}'.{nearest(name, known)}")
 
 
 def _load_encoder(config: DictConfig) -> DualEncoder:

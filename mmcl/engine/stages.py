@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from mmcl.backbones.expandable import ExpandableNetwork
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
+from mmcl.config.schema import StepSchedule
 from mmcl.engine.progress import Progress
 from mmcl.engine.run_directory import MetricsFile
 from mmcl.engine.trainers import EpochCheckpoints, EpochFigures, Figures, SameBuffers, SeedEpochs, make_trainer
@@ -60,7 +61,7 @@ def fit_stage(
         benchmark.serve_training(stage.samples, stage.schedule.batch_size, draw)
         watchers: list[Callback] = [
             SeedEpochs(*draw),
-            EpochFigures(f"task {task.index}, stage {stage.name}", report),
+            EpochFigures(f"task {task.index}, stage {stage.name}", _advice(stage), report),
             SameBuffers(),
             EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs),
         ]
@@ -73,6 +74,13 @@ def fit_stage(
         trainer.fit(method, datamodule=benchmark, ckpt_path=None if last is None else str(last))
         method.to(device)
     method.end_stage(stage, task)
+
+
+def _advice(stage: Stage) -> str:
+    """Return an override that lowers the learning rate of a stage."""
+    if isinstance(stage.schedule, StepSchedule):
+        return f"method.schedule.lr={stage.schedule.lr / 10:g}"
+    return "method.later_tasks.lr=0.01"
 
 
 def compile_backbones(method: Method[Any]) -> None:

@@ -91,14 +91,15 @@ class EpochFigures(Callback):
 
     Args:
         where: words for messages, such as ``task 3, stage representation``.
+        advice: what to type for a smaller learning rate.
         report: called with the epoch and its figures, equal on all processes.
 
     Raises:
         UserError: a loss is not finite; the checkpoint of the epoch before stays the last.
     """
 
-    def __init__(self, where: str, report: Callable[[int, Figures], None]) -> None:
-        self.where, self.report = where, report
+    def __init__(self, where: str, advice: str, report: Callable[[int, Figures], None]) -> None:
+        self.where, self.advice, self.report = where, advice, report
         self.began = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,7 +118,7 @@ class EpochFigures(Callback):
         if not (sound and bool(torch.stack([p.isfinite().all() for p in pl_module.parameters()]).all())):
             raise UserError(
                 f"the loss or a weight is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. "
-                "The last good state is kept. Try a smaller learning rate, such as method.later_tasks.lr=0.01"
+                f"The last good state is kept. Try a smaller learning rate, such as {self.advice}"
             )
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = time.perf_counter() - self.began

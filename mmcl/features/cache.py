@@ -33,6 +33,7 @@ from mmcl.whole_files import disk_space
 
 log = logging.getLogger(__name__)
 VERSION = 1
+VERIFIED_BYTES = 2**28  # entries up to this size are read whole before they are used
 FEATURES, META = "features.npy", "meta.json"
 _SHOWN = 16
 _JOINED_BYTES = 1 << 26
@@ -132,6 +133,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._verified: set[Path] = set()
 
     # ------------------------------------------------------------------ reading
 
@@ -140,11 +142,21 @@ class FeatureCache:
         path = self.folder / wanted.folder_name
         if not path.exists():
             return False
-        fault = _fault(path, wanted)
+        fault = _fault(path, wanted) or self._checksum_fault(path)
         if fault:
             log.warning("%s is %s; it is made again", path, fault)
             _remove(path)
         return not fault
+
+    def _checksum_fault(self, path: Path) -> str:
+        """Compare checksums, once in a process; of large entries ``mmcl cache verify`` does it on demand."""
+        entry = _entry(path)
+        if path in self._verified or entry is None or entry.nbytes > VERIFIED_BYTES:
+            return ""
+        if not self.verify(path.name):
+            return "damaged (its checksum is another)"
+        self._verified.add(path)
+        return ""
 
     def read(self, wanted: Wanted) -> Stored:
         """Return an entry that :meth:`find` has found."""

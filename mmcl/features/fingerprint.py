@@ -27,7 +27,7 @@ def digest_samples(samples: Samples) -> str:
     """
     digest = hashlib.sha256()
     if isinstance(samples.images, FileImages):
-        digest.update(json.dumps(_paths_and_sizes(samples.images)).encode())
+        digest.update(json.dumps(_files(samples.images)).encode())
     else:
         _add(digest, samples.images)
     for part in (samples.labels, samples.sources):
@@ -51,12 +51,14 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _paths_and_sizes(files: FileImages) -> list[tuple[str, int]]:
+def _files(files: FileImages) -> list[tuple[str, int, int]]:
+    """Return path, size and time of the last change: another set of equal names and sizes has another time."""
     found = []
     for name in files.paths:
         path = files.root / name
         try:
-            found.append((name, path.stat().st_size))
+            facts = path.stat()
+            found.append((name, facts.st_size, facts.st_mtime_ns))
         except OSError as error:
             raise UserError(
                 f"cannot read the image {path}: {error.strerror}. Bring the file, or take it out of the list"

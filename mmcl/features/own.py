@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def write_own_features(path: Path, features: OwnFeatures) -> None:
     if features.logit_scale is not None:
         arrays["logit_scale"] = np.array(features.logit_scale)
     save = _of_ending(path, _WRITERS)
-    part_path = path.with_name(f".{path.name}.part")
+    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_space(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -131,7 +132,7 @@ def _read_arrays(path: Path) -> Arrays:
     try:
         arrays: Arrays = read(path)
         return arrays
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read: {error}. Write it again: numpy.savez(FILE, class_names=...)"
         ) from error

@@ -7,11 +7,13 @@ with ``learn: true`` a few biases are learned from the shots (DMN).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchmetrics import Metric
@@ -109,7 +111,11 @@ class DmnConfig(OnFeaturesConfig):
         own = self.schedule_of.get(dataset, {})
         for key in own:
             _expect(f"schedule_of.{dataset}", key, tuple(StepSchedule.__dataclass_fields__))
-        return replace(self.schedule, **own)
+        try:
+            merged: StepSchedule = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.schedule), own))  # type: ignore[assignment]
+        except OmegaConfBaseException as error:
+            raise UserError(f"method.schedule_of.{dataset}: {str(error).splitlines()[0]}") from error
+        return merged
 
     @property
     def static_weight(self) -> float:
@@ -178,6 +184,8 @@ class Dmn(OnFeatures):
             self.shots.copy_(group_shots(chosen, labels, task.size))
         if config.channels:
             self.channel_mask.copy_(channel_mask(self.text_features, config.channels, config.channel_similarity_weight))
+        if config.fusion == "val":
+            self._validation(task)  # what is missing shall be missed before anything is learned
         weights = (config.weights.text, config.weights.dynamic, config.static_weight)
         self.fusion_weights.copy_(torch.tensor(weights))
         self._forget_derived()
@@ -241,9 +249,10 @@ class Dmn(OnFeatures):
     def end_task(self, task: DatasetTask) -> None:
         """Choose the weights on a validation stream with a dynamic memory of its own, where that is asked for."""
         if self.config.fusion == "val":
-            per_class = min(self.config.shots, VALIDATION_SHOTS)
-            images = task.encoded.validation(per_class, self.config.views)
-            self.fusion_weights.copy_(self._best_weights(images, task))
+            self.fusion_weights.copy_(self._best_weights(self._validation(task), task))
+
+    def _validation(self, task: DatasetTask) -> ImageFeatures:
+        return task.encoded.validation(min(self.config.shots, VALIDATION_SHOTS), self.config.views)
 
     def _best_weights(self, images: ImageFeatures, task: DatasetTask) -> Tensor:
         self.begin_evaluation(task)

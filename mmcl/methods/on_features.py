@@ -92,17 +92,21 @@ class OnFeatures(Method[DatasetTask]):
         return []
 
     def byte_report(self) -> ByteReport:
-        """Count the frozen encoders, what was learned with the text classifier (as heads), and the memory's rows."""
+        """Count the frozen encoders, what was learned with the text classifier (as heads), and the memory's rows.
+
+        Tables that are kept beside the rows count as buffers.
+        """
         encoder = self.ingredients.encoder
         rows = self.memory_rows()
         model = 0 if encoder is None else module_bytes(encoder).total
         memory = sum(part.nbytes for part in rows)
         exemplars = sum(part.numel() // part.shape[-1] for part in rows)
         heads = sum(parameter.nbytes for parameter in self.parameters()) + self.text_features.nbytes
+        derived = sum(buffer.nbytes for buffer in self.buffers()) - self.text_features.nbytes - memory
         return ByteReport(
             model_bytes=model,
             head_bytes=heads,
-            buffer_bytes=0,
+            buffer_bytes=max(derived, 0),
             memory_bytes=memory,
             teacher_bytes=0,
             paper_model_bytes=model,

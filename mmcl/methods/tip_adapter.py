@@ -213,6 +213,8 @@ class TipAdapter(OnFeatures):
     def begin_task(self, task: DatasetTask) -> None:
         """Build the text classifier and the cache."""
         super().begin_task(task)
+        if self.config.search == "val":
+            self.validation(task)  # what is missing shall be missed before anything is learned
         shots = training_passes(task, self.config.shots, self.config.passes)
         start = self.config.settings_of(task.name)
         with torch.no_grad():

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmcl.config.compose import compose_run
+from mmcl.config.identity import identity
 from mmcl.engine.stream import stream_order
 from tests.engine import mischief
 from tests.engine.launched import launch
@@ -128,3 +130,53 @@ def test_bad_input_says_what_to_type(overrides: list[str], words: list[str], tmp
         assert word in ended.output
     assert "Traceback" not in ended.output
     assert all(read(result)["status"] == "failed" for result in tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method.shots=2", "method.learn=true", "method.schedule.lr=0"], ["lr=0", "more than 0"]),
+        (["+method.schedule_of.dtdd.epochs=1"], ["schedule_of", "dtdd", "dtd"]),
+        (["+method.schedule_of.dtd.lr=fast"], ["schedule_of.dtd", "fast"]),
+        (["method.shots=2", "method.learn=true", "method.schedule.lr=1e30"], ["method.schedule.lr=", "not finite"]),
+    ],
+)
+def test_wrong_schedules(overrides: list[str], words: list[str], tmp_path: Path, features: Path) -> None:
+    ended = launch([*_dmn(tmp_path, features), *overrides])
+    assert ended.code == 2, ended.output
+    assert all(word in ended.output for word in words), ended.output
+    assert "Traceback" not in ended.output
+
+
+def test_missing_validation_images_stop_before_anything_is_learned(tmp_path: Path, features: Path) -> None:
+    content = {name: values for name, values in np.load(features).items() if "validation" not in name}
+    np.savez(tmp_path / "bare.npz", **content)
+    ended = launch(_dmn(tmp_path / "runs", tmp_path / "bare.npz", *LEARNED, "method.fusion=val"))
+    assert ended.code == 2
+    assert "image_validation" in ended.output
+    assert "few_shot" not in (directory_of(tmp_path / "runs") / "metrics.csv").read_text()
+
+
+def test_a_folder_of_features_is_a_sequence_of_data_sets(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for seed, name in enumerate(("b", "a")):
+        write_features(folder / f"{name}.npz", seed)
+    content = read(run_here(_dmn(tmp_path / "runs", folder)))
+    assert content["task_names"] == ["a", "b"]
+    fused = content["readouts"]["fused"]
+    assert fused["average_incremental_accuracy"] == pytest.approx(sum(fused["accuracy_curve"]) / 2)
+    assert len(fused["acc_oracle_curve"]) == 2
+    assert fused["forgetting"] is None
+
+
+def test_what_a_file_is_called_and_holds_is_part_of_the_identity(tmp_path: Path) -> None:
+    first = write_features(tmp_path / "one.npz")
+    other_name, other_content = tmp_path / "two.npz", write_features(tmp_path / "three.npz", seed=1)
+    other_name.write_bytes(first.read_bytes())
+    moved = tmp_path / "elsewhere" / "one.npz"
+    moved.parent.mkdir()
+    moved.write_bytes(first.read_bytes())
+    known = {path: identity(compose_run(_dmn(tmp_path, path))) for path in (first, other_name, other_content, moved)}
+    assert known[first] == known[moved]
+    assert len(set(known.values())) == 3

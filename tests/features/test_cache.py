@@ -102,14 +102,20 @@ def test_a_damaged_entry_is_made_again(cache: FeatureCache, damage: object) -> N
     assert torch.equal(cache.read(WANTED).features, FEATURES.half())
 
 
-def test_only_verify_sees_a_changed_bit(cache: FeatureCache) -> None:
+def test_a_changed_bit_is_noticed_at_once_or_in_a_large_entry_by_verify(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(cache)
     path = cache.folder / WANTED.folder_name / "features.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert cache.find(WANTED)
     assert not cache.verify(WANTED.folder_name)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmcl.features.cache.VERIFIED_BYTES", 0)
+        assert cache.find(WANTED)
+    assert not cache.find(WANTED)
+    assert not path.exists()
 
 
 def test_the_first_to_finish_wins(cache: FeatureCache) -> None:
