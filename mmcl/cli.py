@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes no overrides behind an option such as --runs
     if further and hasattr(parsed, "overrides") and all("=" in word and word[0] != "-" for word in further):
         parsed.overrides = [*parsed.overrides, *further]
+    elif further and hasattr(parsed, "names") and all(word[0] != "-" for word in further):
+        parsed.names = [*parsed.names, *further]
     elif further:
         parser.error(f"unknown arguments: {' '.join(further)}")
     try:
@@ -182,10 +184,11 @@ def _check(what: Sequence[str]) -> None:
     from mmcl.config.identity import identity
     from mmcl.report.tables import load_table
 
-    if len(what) == 1 and what[0] in _names("table"):
-        runs = {f"{row.label}": overrides for row in load_table(what[0]).rows for overrides in row.runs}
-    elif len(what) == 1 and what[0] in options("experiment"):
-        runs = {what[0]: (f"+experiment={what[0]}",)}
+    typed = tuple(what[1:]) if all("=" in word for word in what[1:]) else ()
+    if len(what) == 1 + len(typed) and what[0] in _names("table"):
+        runs = {f"{row.label}": (*overrides, *typed) for row in load_table(what[0]).rows for overrides in row.runs}
+    elif len(what) == 1 + len(typed) and what[0] in options("experiment"):
+        runs = {what[0]: (f"+experiment={what[0]}", *typed)}
     elif all("=" in word for word in what):
         runs = {" ".join(what): tuple(what)}
     else:
@@ -260,6 +263,9 @@ def _plain_method(benchmark: str) -> str:
 def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
     from mmcl.features.cache import FeatureCache
 
+    if (names and verb != "clear") or any("=" in name for name in names):
+        expected = "names of entries" if verb == "clear" else "nothing more"
+        raise UserError(f"mmcl cache {verb} {' '.join(names)}: expected {expected}. Another folder: --cache FOLDER")
     cache = FeatureCache(folder.expanduser())
     if verb == "clear":
         for entry in cache.clear(names or None):

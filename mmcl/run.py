@@ -27,6 +27,7 @@ from mmcl.engine.processes import is_first_process
 from mmcl.engine.provenance import command
 from mmcl.errors import UserError
 
+INTERRUPTED = 130
 # Flags with which Hydra prints something and runs nothing, or composes from elsewhere.
 HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--config-dir", "-cd")
 
@@ -56,6 +57,10 @@ class ending_in_exit_code:  # noqa: N801 - reads as a word of the with statement
         if isinstance(error, UserError):
             sys.stderr.write(f"mmcl: {error}\n")
             sys.exit(error.exit_code)
+        # Lightning turns an interrupt into an exit of its own.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error and error.__context__, KeyboardInterrupt):
+            sys.stderr.write("mmcl: interrupted. The same command goes on where it was.\n")
+            sys.exit(INTERRUPTED)
 
 
 def main() -> None:

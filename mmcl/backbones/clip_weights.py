@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import tempfile
@@ -57,6 +58,7 @@ def fetch_weights(model: str, tag: str) -> Path:
         UserError: no network or no room; names the file to bring.
     """
     source = published_weights(model, tag)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it would tell of every try; the error says all
     try:
         if source.get("hf_hub"):
             return _fetch_from_hub(source["hf_hub"])

@@ -93,7 +93,8 @@ class DualEncoder(nn.Module):
             sentence = sentences[too_long[0]]
             raise UserError(
                 f"a sentence has {self._token_count(sentence)} tokens, the text encoder takes at most {limit}, start "
-                f"and end included. Shorten it where the prompts are kept: {shorten(sentence, 120)!r}"
+                "and end included. Shorten it where the prompts are kept, or type method.prompts=tip: "
+                f"{shorten(sentence, 120)!r}"
             )
         tokens = tokens[:, :limit]
         if self._ignores_padding and len(tokens):

@@ -19,6 +19,7 @@ from mmcl.errors import UserError
 from mmcl.features.job import Encoders, EncodingJob, Views
 from mmcl.protocol import DatasetTask, EncodedDataset, ImageFeatures, Samples, Sentences, Task, TextFeatures
 
+WITHOUT_VALIDATION = "choose nothing on them (dmn: method.fusion=fixed, tip_adapter: method.search=fixed)"
 PRECISIONS = ("float16", "float32")
 
 
@@ -238,7 +239,7 @@ class ImagesBehindEncoders:
         self._refuse_unlabelled("selection on validation labels")
         samples = self.dataset.validation
         if not len(samples):
-            raise UserError(f"{self.dataset.name} has no validation images to select by. Type method.fusion=fixed")
+            raise UserError(f"{self.dataset.name} has no validation images to select by: {WITHOUT_VALIDATION}")
         if per_class is not None:
             samples = self._few(samples, per_class, "validation")
         job = EncodingJob(f"{self.dataset.name}-validation", samples, self._views(views, self.dataset.alteration))

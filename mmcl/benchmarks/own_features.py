@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,14 +10,13 @@ import torch
 from torch import Tensor
 
 from mmcl.benchmarks.base import BenchmarkConfig, DataItem
-from mmcl.benchmarks.dataset_benchmark import FeatureTasks
+from mmcl.benchmarks.dataset_benchmark import WITHOUT_VALIDATION, FeatureTasks
 from mmcl.benchmarks.few_shot import few_shot_rows
 from mmcl.config.schema import setting
 from mmcl.errors import UserError, nearest
 from mmcl.features.own import KINDS, OwnFeatures, read_own_features
 from mmcl.protocol import EncodedDataset, ImageFeatures, Sentences, TextFeatures
 
-log = logging.getLogger(__name__)
 DEFAULT_LOGIT_SCALE = 100.0
 SUFFIXES = (".npz", ".safetensors")
 PROMPT_KINDS = {
@@ -70,7 +68,7 @@ class OwnEncodedDataset:
         """Return validation images under ``views`` views."""
         images = self.features.validation
         if images is None:
-            raise UserError(f"{self.file} has no image_validation to select by. Type method.fusion=fixed, or add it")
+            raise UserError(f"{self.file} has no image_validation to select by. Add it, or {WITHOUT_VALIDATION}")
         return self._views(images if per_class is None else self._few(images, per_class), views, "image_validation")
 
     def test(self, views: int) -> ImageFeatures:
@@ -149,8 +147,6 @@ class OwnFeaturesBenchmark(FeatureTasks):
         contents = [read_own_features(file) for file in self.files]
         first = contents[0]
         for file, content in zip(self.files, contents, strict=True):
-            for remark in content.remarks:
-                log.warning("%s: %s", file, remark)
             scales_differ = self.config.logit_scale is None and content.logit_scale != first.logit_scale
             if content.dimension != first.dimension or scales_differ:
                 raise UserError(
@@ -204,4 +200,7 @@ class OwnFeaturesBenchmark(FeatureTasks):
     def describe_data(self) -> list[DataItem]:
         """Say whether the file is there."""
         path = Path(self.config.file or "FILE").expanduser()
-        return [DataItem(path, "features: type paths.features=FILE", path.exists())]
+        if not path.exists():
+            return [DataItem(path, "features: type paths.features=FILE", False)]
+        words = [", ".join(content.remarks) or "features" for content in self.contents]
+        return [DataItem(file, meaning, True) for file, meaning in zip(self.files, words, strict=True)]

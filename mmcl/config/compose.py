@@ -31,10 +31,14 @@ def compose_unchecked(arguments: list[str]) -> DictConfig:
     Raises:
         UserError: an unknown option of a group.
     """
+    overrides = [argument for argument in normalise(arguments) if not argument.startswith("-")]
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if not typed & {"method", "experiment", "recipe"}:
+        overrides.append("recipe=paper")  # recipes may depend on the method, and there is none to ask
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3", job_name="mmcl"):
         try:
-            return hydra_compose("config", overrides=[a for a in normalise(arguments) if not a.startswith("-")])
+            return hydra_compose("config", overrides=overrides)
         except (HydraException, ValueError) as error:
             raise _as_user_error(error) from error
 
@@ -47,7 +51,17 @@ def compose_sweep(arguments: list[str]) -> list[DictConfig]:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except (HydraException, ValueError) as error:
         raise _as_user_error(error) from error
-    return [compose_run(list(job)) for job in jobs]
+    return [_job(list(job), len(jobs)) for job in jobs]
+
+
+def _job(overrides: list[str], count: int) -> DictConfig:
+    """Compose one of several jobs; an error names it."""
+    try:
+        return compose_run(overrides)
+    except UserError as error:
+        if count == 1:
+            raise
+        raise UserError(f"job {' '.join(overrides)}: {error}") from error
 
 
 def _as_user_error(error: Exception) -> UserError:

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class RunDirectory:
 
     @contextmanager
     def claimed(self, config: dict[str, Any], afresh: bool) -> Iterator[None]:
-        """Work in the directory alone; ``afresh`` forgets what an earlier run left.
+        """Work in the directory alone; ``afresh`` begins without what an earlier run left, which an error brings back.
 
         Raises:
             UserError: another process works in it.
@@ -63,15 +63,36 @@ class RunDirectory:
         except Timeout as error:
             raise UserError(f"another process is working on this run ({self.path}); wait for it or stop it") from error
         try:
-            if afresh:
-                shutil.rmtree(self.state, ignore_errors=True)
-                for old in (*self.path.glob("*.csv"), self.path / "first_task.pt", self.result):
-                    old.unlink(missing_ok=True)
-            owner = json.dumps({"identity": self.identity, "config": config}, indent=1)
-            write_whole(self.path / "identity.json", lambda part: part.write_text(owner))
-            yield
+            with self._set_aside() if afresh else nullcontext():
+                owner = json.dumps({"identity": self.identity, "config": config}, indent=1)
+                write_whole(self.path / "identity.json", lambda part: part.write_text(owner))
+                yield
         finally:
             lock.release()
+
+    @contextmanager
+    def _set_aside(self) -> Iterator[None]:
+        """Keep what an earlier run left until the new one has ended well; bring it back otherwise."""
+        aside = self.path / "before"
+        shutil.rmtree(aside, ignore_errors=True)
+        self._move_content(self.path, aside)
+        try:
+            yield
+        except Exception:
+            if self.result.name in {path.name for path in aside.iterdir()}:
+                self._move_content(self.path, self.path / "failed")
+                shutil.rmtree(self.path / "failed")
+                self._move_content(aside, self.path)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    @staticmethod
+    def _move_content(source: Path, target: Path) -> None:
+        target.mkdir(exist_ok=True)
+        for path in source.iterdir():
+            if path != target and path.name not in ("run.lock", "before"):
+                path.rename(target / path.name)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Replace ``result.json``."""

@@ -199,7 +199,7 @@ class Sequence:
             wall_seconds=time.perf_counter() - self.began,
         )
         self.directory.write_result(result)
-        for name, counts in self.confusions.items():
+        for name, counts in self.confusions.items() if self.state.task else ():
             self.directory.write_confusion(name, counts.tolist())
 
 

@@ -109,8 +109,10 @@ class DmnConfig(OnFeaturesConfig):
             UserError: an unknown key among its own values.
         """
         own = self.schedule_of.get(dataset, {})
+        known = tuple(StepSchedule.__dataclass_fields__)
         for key in own:
-            _expect(f"schedule_of.{dataset}", key, tuple(StepSchedule.__dataclass_fields__))
+            if key not in known:
+                raise UserError(f"unknown key 'method.schedule_of.{dataset}.{key}'.{nearest(key, known)}")
         try:
             merged: StepSchedule = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.schedule), own))  # type: ignore[assignment]
         except OmegaConfBaseException as error:

@@ -253,12 +253,7 @@ class TipAdapter(OnFeatures):
         Raises:
             UserError: there are none.
         """
-        try:
-            found = task.encoded.validation(None, 1)
-        except UserError as error:
-            raise UserError(f"{error}\nTo choose nothing on validation images, type method.search=fixed") from error
-        if not len(found):
-            raise UserError(f"{task.name} has no validation images to choose alpha and beta on: method.search=fixed")
+        found = task.encoded.validation(None, 1)
         return found.features[:, 0].float().to(self.device), found.labels.to(self.device)
 
     def _grid(self, task: DatasetTask) -> tuple[list[float], list[float]]:

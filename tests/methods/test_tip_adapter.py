@@ -115,9 +115,9 @@ def test_the_oracle_searches_on_the_test_labels_batch_by_batch() -> None:
     assert float(best["accuracy"]) >= accuracies(method, task)["text"]
 
 
-def test_without_validation_images_the_message_says_what_to_type() -> None:
+def test_without_validation_images_only_fixed_values_go() -> None:
     task = drawn_task(DrawnDataset(labelled=False))
-    with pytest.raises(UserError, match="method.search=fixed"):
+    with pytest.raises(UserError, match="no validation images"):
         go_through(_tip(), task)
     go_through(_tip(search="fixed"), task)
 
