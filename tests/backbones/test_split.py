@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 from mmcl.backbones import unshared
 from mmcl.backbones.cifar_resnet import cifar_resnet
 from mmcl.backbones.imagenet_resnet import imagenet_resnet
+from mmcl.config.components import locate
 from mmcl.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
+CONFIGS = [path for path in CONFIGS if not hasattr(locate(OmegaConf.load(path)["_target_"]), "load")]  # not CLIP
 PARAMETERS = {
     "conv2": (1_920, 37_056),
     "resnet14": (42_320, 129_536),
