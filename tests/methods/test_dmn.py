@@ -195,7 +195,7 @@ def test_single_data_sets_may_have_a_schedule_of_their_own() -> None:
         ({"sharpness": 50.0}, "expected 0 to 20"),
         ({"channel_similarity_weight": 2.0}, "expected 0 to 1"),
         ({"channels": 17}, "features have 16 channels"),
-        ({"schedule_of": {"dtd": {"epoch": 3}}}, "schedule_of.dtd=epoch.*Did you mean 'epochs'"),
+        ({"schedule_of": {"dtd": {"epoch": 3}}}, "schedule_of.dtd.epoch'.*Did you mean 'epochs'"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(overrides: dict[str, Any], message: str) -> None:

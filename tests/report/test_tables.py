@@ -115,7 +115,7 @@ def test_shipped_tables_are_found_by_name() -> None:
     names = [table.name for table in TABLES]
     assert "quick" in names
     assert len([name for name in names if name.startswith("memo/")]) == 20
-    assert len([name for name in names if name.startswith("dmn/")]) == 16
+    assert len([name for name in names if name.startswith("dmn/")]) == 17
     assert load_table("memo/student").name == "memo/student"
 
 
