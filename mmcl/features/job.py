@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
-
-from torch import Tensor
 
 from mmcl.protocol import ImageFeatures, Samples, Sentences, TextFeatures
 
@@ -63,6 +60,3 @@ class Encoders(Protocol):
     def texts(self, name: str, sentences: Sentences) -> TextFeatures:
         """Return the features of sentences, ``(P, D)``."""
         ...
-
-
-Tokenizer = Callable[[tuple[str, ...]], Tensor]
