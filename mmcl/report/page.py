@@ -94,7 +94,8 @@ def _table_pictures(compared: ComparedTable) -> dict[str, Markup]:
     printed: dict[str, Curve] = {}
     for entry in compared.rows:
         curve, printed_curve = entry.measured.get("accuracy_curve"), entry.row.printed.get("accuracy_curve")
-        if isinstance(curve, tuple) and entry.results:
+        # Where tasks are data sets, their accuracies are no curve over classes.
+        if isinstance(curve, tuple) and entry.results and not entry.results[0].task_names:
             classes = np.cumsum(entry.results[0].task_sizes).tolist()
             ours[entry.row.label] = (classes[: len(curve)], curve)
             if isinstance(printed_curve, tuple) and len(printed_curve) == len(classes):

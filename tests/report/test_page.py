@@ -115,6 +115,20 @@ def test_data_sets_have_columns_dots_and_the_latest_confusion_matrix(tmp_path: P
         assert word not in text
 
 
+def test_a_table_of_both_kinds_draws_curves_of_classes_alone(tmp_path: Path) -> None:
+    write(tmp_path / "runs/memo", content())
+    write(tmp_path / "runs/dmn", dataset_content())
+    results, _ = find_results(tmp_path / "runs")
+
+    def pictures(*methods: str) -> int:
+        rows = [Row(name, (f"+method={name}",), "cnn" if name == "memo" else "fused", {}) for name in methods]
+        table = Table("q", "Quick", "Paper", "none", 2.0, "", (), tuple(rows))
+        _, text = read(write_report(results, [table], tmp_path / "report.html"))
+        return text.count("Accuracy over classes")
+
+    assert pictures("memo", "dmn") == pictures("memo") == pictures("dmn") + 1
+
+
 def test_page_without_results_says_what_to_type(tmp_path: Path) -> None:
     _, text = read(write_report([], [], tmp_path / "report.html"))
     assert "python -m mmcl.run +method=memo" in text
