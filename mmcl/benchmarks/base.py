@@ -50,6 +50,10 @@ class Benchmark(LightningDataModule):
         self.config = config
         self.name: str = config.name
 
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the tasks need; does nothing the second time. Raises UserError where data is missing or damaged."""
+
     def describe_data(self) -> list[DataItem]:
         """Say which files and folders are needed and which of them are there. Empty for embedded data."""
         return []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from mmcl.protocol import Batch, FileImages, Samples
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError)
 Transform = Callable[[Image.Image], Tensor]
+T = TypeVar("T")
 
 
 class FileTransforms(NamedTuple):
@@ -74,7 +76,7 @@ class FileStepLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        for batch in _batches(self.steps, self.sampler, self.workers):
+        for batch in fetched(self.steps, self.sampler, self.workers):
             yield [batch]
 
 
@@ -90,7 +92,7 @@ class FileLoader:
         return len(self.row_parts)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _batches(self.parts, self.row_parts, self.workers)
+        return fetched(self.parts, self.row_parts, self.workers)
 
 
 class _TrainingSteps(Dataset[Batch]):
@@ -120,13 +122,13 @@ class _PlainParts(Dataset[Batch]):
         return Batch(torch.stack(pixels), part.labels, part.sources)
 
 
-def _batches(parts: Dataset[Batch], requests: object, workers: int) -> Iterator[Batch]:
+def fetched(parts: Dataset[T], requests: object, workers: int) -> Iterator[T]:
     """Fetch the requested parts in order. A worker's error reaches the user without its traceback."""
     loader = DataLoader(
         parts,
         sampler=requests,  # type: ignore[arg-type]
         batch_size=None,
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),  # more would wait for each other, and torch would warn
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),  # else the loader would draw from the default generator
     )

@@ -38,7 +38,7 @@ def run(config: DictConfig, command: str) -> Path:
     make_trainer(config.trainer)  # a missing device is noticed before anything is read or written
     benchmark: Benchmark = build(config.benchmark)
     benchmark.prepare_data()
-    benchmark.setup("")
+    benchmark.setup()
     method = build_method(config, benchmark)
     if not is_first_process():
         Sequence(config, benchmark, method, directory, command).run()

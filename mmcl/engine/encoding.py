@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,10 +15,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmcl.backbones.dual_encoder import DualEncoder
-from mmcl.benchmarks.files import open_image
+from mmcl.benchmarks.files import fetched, open_image
 from mmcl.engine.trainers import make_trainer
 from mmcl.errors import UserError
 from mmcl.features.cache import FeatureCache, PartWriter, Stored, Wanted
@@ -113,7 +112,7 @@ class CachedEncoders:
             return encoder.encode_images(images.flatten(0, 1)).view(*images.shape[:2], -1)
 
         rows_at_once = max(1, self.batch_size // views.count)
-        work = Work(job.name, rows_at_once, lambda parts: _loaded(read, parts, workers), encode)
+        work = Work(job.name, rows_at_once, lambda parts: fetched(read, parts, workers), encode)
         stored = self._stored(wanted, arrays, work)
         return ImageFeatures(stored.features, stored.arrays["labels"], stored.arrays["sources"])
 
@@ -277,22 +276,6 @@ class _Views(Dataset[ViewBatch]):
         images = part.images
         opened = images if isinstance(images, Tensor) else [open_image(images, row) for row in range(len(part))]
         return ViewBatch(self.maker.read(opened, part.sources), part.sources)
-
-
-def _loaded(views: _Views, parts: list[Tensor], workers: int) -> Iterator[ViewBatch]:
-    """Read files in order. A worker's error reaches the user without its traceback."""
-    loader = DataLoader(
-        views,
-        sampler=parts,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=min(workers, os.cpu_count() or 1),  # more would wait for each other, and torch would warn
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # else the loader would draw from the default generator
-    )
-    try:
-        yield from loader
-    except UserError as error:
-        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
 
 
 class _Bar(Callback):

@@ -25,7 +25,6 @@ of a JSON list in UTF-8.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -39,7 +38,7 @@ from torch import Tensor
 
 from mmcl.errors import UserError, nearest
 from mmcl.protocol import ImageFeatures
-from mmcl.whole_files import disk_space
+from mmcl.whole_files import write_whole
 
 KINDS = ("template", "description", "caption")
 _STRINGS = ("class_names", "text_sentence", "text_kind")
@@ -112,14 +111,7 @@ def write_own_features(path: Path, features: OwnFeatures) -> None:
     if features.logit_scale is not None:
         arrays["logit_scale"] = np.array(features.logit_scale)
     save = _of_ending(path, _WRITERS)
-    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with disk_space(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save(part_path, arrays)
-            os.replace(part_path, path)
-        finally:
-            part_path.unlink(missing_ok=True)
+    write_whole(path, lambda part: save(part, arrays))
 
 
 # ------------------------------------------------------------------ files
