@@ -5,6 +5,7 @@ from __future__ import annotations
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -14,6 +15,9 @@ from mmcl.config.locate import options, shipped_folder
 from mmcl.config.overrides import normalise
 from mmcl.config.strict import checked
 from mmcl.errors import UserError, nearest
+
+# The choice before a method is chosen: recipes depend on its name, and in a sweep Hydra first composes without it.
+ConfigStore.instance().store(group="method", name="none", node={})
 
 
 def compose_run(arguments: list[str]) -> DictConfig:
@@ -32,9 +36,6 @@ def compose_unchecked(arguments: list[str]) -> DictConfig:
         UserError: an unknown option of a group.
     """
     overrides = [argument for argument in normalise(arguments) if not argument.startswith("-")]
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    if not typed & {"method", "experiment", "recipe"}:
-        overrides.append("recipe=paper")  # recipes may depend on the method, and there is none to ask
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3", job_name="mmcl"):
         try:

@@ -47,3 +47,20 @@ def _check_one_failure(runs: Path, isolate: str) -> None:
     assert "is not finite in task 0" in ended.output
     statuses = {read(path)["config"]["method"]["first_task"]["lr"]: read(path) for path in runs.rglob("result.json")}
     assert {rate: result["status"] for rate, result in statuses.items()} == {1e30: "failed", 0.02: "finished"}
+
+
+def test_methods_are_swept_on_a_benchmark_whose_recipe_depends_on_them(tmp_path: Path) -> None:
+    ended = launch(
+        [
+            "-m",
+            "+method=clip_zeroshot,tip_adapter",
+            "benchmark=shapes",
+            "benchmark.classes=unseen",
+            "benchmark.test_per_class=1",
+            "trainer=cpu",
+            "trainer.isolate=false",
+            f"paths.runs={tmp_path}",
+        ]
+    )
+    assert ended.code == 0, ended.output
+    assert {path.parts[-4] for path in tmp_path.rglob("result.json")} == {"clip_zeroshot", "tip_adapter"}
