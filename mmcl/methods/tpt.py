@@ -5,6 +5,8 @@ Shu et al., "Test-Time Prompt Tuning for Zero-Shot Generalization in Vision-Lang
 One step is taken from the same prompt for every image. So all images of a batch share one forward pass through the
 text encoder, each needs one backward pass from its own gradient of the loss by the classifier, and AdamW's step from an
 empty state has a closed form.
+
+Where there is no text encoder, the same step moves a shift of the text features (:mod:`mmcl.methods.shift_learner`).
 """
 
 from __future__ import annotations
@@ -18,18 +20,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmcl.backbones.dual_encoder import DualEncoder
-from mmcl.config.schema import ComponentConfig, setting
+from mmcl.config.schema import setting
 from mmcl.errors import UserError
 from mmcl.methods.clip_zeroshot import cosine_logits
+from mmcl.methods.context_learner import ContextLearner
 from mmcl.methods.entropy import average_entropy, confident_count, confident_views
+from mmcl.methods.learned_context import LearnedContextConfig, context_learner, refuse_missing_encoder
 from mmcl.methods.on_features import FeatureIngredients, OnFeatures
-from mmcl.methods.prompt_learner import PromptLearner, text_encoder_of
 from mmcl.protocol import DatasetTask
 
 
 @dataclass
-class TptConfig(ComponentConfig):
+class TptConfig(LearnedContextConfig):
     """Keys of test-time prompt tuning."""
 
     context: str = setting("Words before the class name, whose embeddings are tuned. Paper: a photo of a.")
@@ -37,16 +39,13 @@ class TptConfig(ComponentConfig):
     selection_share: float = setting("Share of the views, by lowest entropy, that must agree; 1 is all. Paper: 0.1.")
     lr: float = setting("Learning rate of the one step; 0 is plain CLIP. Paper: 0.005.")
     weight_decay: float = setting("Decoupled weight decay of the one step; 0 is none. Released code: 0.01.")
-    prompts_at_once: int = setting("Prompts that the text encoder sees at once; fewer need less memory.")
 
     def __post_init__(self) -> None:
         """Refuse to select no view, and negative rates."""
+        super().__post_init__()
         confident_count(self.views, self.selection_share)
-        if self.lr < 0 or self.weight_decay < 0 or self.prompts_at_once < 1:
-            raise UserError(
-                f"method.lr={self.lr}, method.weight_decay={self.weight_decay}, method.prompts_at_once="
-                f"{self.prompts_at_once}: expected at least 0, 0 and 1"
-            )
+        if self.lr < 0 or self.weight_decay < 0:
+            raise UserError(f"method.lr={self.lr}, method.weight_decay={self.weight_decay}: expected at least 0 each")
 
 
 # ------------------------------------------------------------------ mathematics
@@ -109,35 +108,34 @@ def first_adamw_step(start: Tensor, gradients: Tensor, lr: float, weight_decay: 
 
 
 class Tpt(OnFeatures):
-    """Tunes the prompt's context on the views of each test image.
+    """Tunes the context on the views of each test image.
 
     Attributes:
-        prompts: the data set's prompts; ``text_features`` is their classifier before tuning.
+        learner: the data set's classifier under a context; ``text_features`` is the one before tuning.
     """
 
     Config: ClassVar[type] = TptConfig
     readouts: tuple[str, ...] = ("text", "tpt")
-    prompts: PromptLearner
+    learner: ContextLearner
 
     def __init__(self, config: TptConfig, ingredients: FeatureIngredients) -> None:
         super().__init__(config, ingredients)
-        text_encoder_of(ingredients.encoder, config.name)
+        refuse_missing_encoder(config, ingredients)
         self.test_views = config.views
         self.kept_views = confident_count(config.views, config.selection_share)
 
     def grow(self, task: DatasetTask) -> None:
-        """Embed the prompts of the classes."""
+        """Take in the texts of the classes."""
         super().grow(task)
-        self.prompts = PromptLearner(self._encoder(), task.class_names, self.config.context)
+        self.learner = context_learner(self.config, self.ingredients, task, self.config.context)
 
     def begin_task(self, task: DatasetTask) -> None:
-        """Build the text classifier from the prompts as they are."""
+        """Build the text classifier under the context as it comes."""
         with torch.no_grad():
-            context = self.prompts.initial_context()
-            self.text_features.copy_(self.prompts.classifier(self._encoder(), context, self.config.prompts_at_once))
+            self.text_features.copy_(self.learner.classifier(self.learner.initial_context()))
 
     def scores(self, features: Tensor) -> dict[str, Tensor]:
-        """Return the logits of the plain views, by the prompt as it is and by the one tuned on each image's views."""
+        """Return the logits of the plain views, under the context as it comes and as tuned on each image's views."""
         views = normalize(features, dim=2)
         contexts = self.tuned_contexts(views)
         return {
@@ -146,31 +144,27 @@ class Tpt(OnFeatures):
         }
 
     def tuned_contexts(self, views: Tensor) -> Tensor:
-        """Take one step from the initial context for each image of unit views ``(B, V, D)``: ``(B, n, W)``."""
-        encoder = self._encoder()
-        context = self.prompts.initial_context()
+        """Take one step from the initial context for each image of unit views ``(B, V, D)``: ``(B, *S)``.
+
+        The context's shape ``S`` is ``(n, W)`` of a prompt, ``(D,)`` of a shift.
+        """
+        context = self.learner.initial_context()
         _, gradients = classifier_gradients(views, self.text_features, self.logit_scale, self.kept_views)
         pulled = context.new_zeros(len(views), *context.shape)
-        for part in self.prompts.parts(self.config.prompts_at_once):
-            classify = partial(self._rows, encoder, part)
-            pulled = pulled + context_gradients(classify, context, gradients[:, part])
+        for part in self.learner.parts():
+            pulled = pulled + context_gradients(partial(self._rows, part), context, gradients[:, part])
         return first_adamw_step(context, pulled, self.config.lr, self.config.weight_decay)
 
-    def _encoder(self) -> DualEncoder:
-        return text_encoder_of(self.ingredients.encoder, self.config.name).to(self.device)
-
-    def _rows(self, encoder: DualEncoder, part: slice, context: Tensor) -> Tensor:
-        return self.prompts.classifiers(encoder, context[None], part)[0]
+    def _rows(self, part: slice, context: Tensor) -> Tensor:
+        return self.learner.classifiers(context[None], part)[0]
 
     @torch.no_grad()
     def _logits_under(self, contexts: Tensor, features: Tensor) -> Tensor:
         """Return logits of unit features ``(B, D)``, each under its own context, ``(B, C)``."""
-        encoder = self._encoder()
-        limit = self.config.prompts_at_once
-        images_at_once = max(1, limit // len(self.prompts))
+        images_at_once = max(1, self.config.prompts_at_once // self.learner.class_count)
         batches = (torch.split(values, images_at_once) for values in (contexts, features))
         rows = []
         for own_contexts, own_features in zip(*batches, strict=True):
-            parts = [self.prompts.classifiers(encoder, own_contexts, part) for part in self.prompts.parts(limit)]
+            parts = [self.learner.classifiers(own_contexts, part) for part in self.learner.parts()]
             rows.append((torch.cat(parts, dim=1) @ own_features[..., None])[..., 0])
         return self.logit_scale * torch.cat(rows)

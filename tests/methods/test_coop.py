@@ -41,7 +41,8 @@ class NearTexts(DrawnDataset):
 
 
 def _coop(**changed: Any) -> Coop:
-    keys: dict[str, Any] = {"_target_": "", "name": "coop", "shots": 4, "passes": 2, "context_tokens": 5}
+    keys: dict[str, Any] = {"_target_": "", "name": "coop", "learns": "prompt", "prompts": "simple"}
+    keys |= {"shots": 4, "passes": 2, "context_tokens": 5}
     keys |= {"schedule": step_schedule(**SCHEDULE), "epochs_of_shots": None, "prompts_at_once": 128, **changed}
     return Coop(CoopConfig(**keys), ingredients(tiny_encoder(), 20.0))
 
@@ -72,11 +73,11 @@ def test_the_start_is_drawn_small_and_keyed() -> None:
 
 def test_parts_of_the_classes_give_the_same_loss_and_gradient() -> None:
     encoder = tiny_encoder()
-    learner = PromptLearner(encoder, NAMES, "X X X")
     gradients = []
     for prompts_at_once in (128, 3, 1):
+        learner = PromptLearner(encoder, NAMES, "X X X", prompts_at_once)
         context = learner.initial_context().requires_grad_()
-        classifier = learner.classifier(encoder, context, prompts_at_once)
+        classifier = learner.classifier(context)
         (classifier * torch.arange(16.0)).square().sum().backward()
         gradients.append(context.grad)
     for gradient in gradients[1:]:
@@ -85,10 +86,10 @@ def test_parts_of_the_classes_give_the_same_loss_and_gradient() -> None:
 
 def test_the_words_of_a_context_give_the_sentence_itself() -> None:
     encoder = tiny_encoder()
-    learner = PromptLearner(encoder, NAMES, "a photo of a")
+    learner = PromptLearner(encoder, NAMES, "a photo of a", 2)
     sentences = encoder.tokenize([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     with torch.no_grad():
-        classifier = learner.classifier(encoder, learner.initial_context(), 2)
+        classifier = learner.classifier(learner.initial_context())
         torch.testing.assert_close(classifier, normalize(encoder.encode_tokens(sentences), dim=1))
 
 
@@ -149,5 +150,5 @@ def test_values_that_make_no_sense_are_refused(changed: dict[str, Any]) -> None:
 
 def test_features_from_a_file_are_refused() -> None:
     config = _coop().config
-    with pytest.raises(UserError, match="coop learns prompts through the text encoder"):
+    with pytest.raises(UserError, match=r"coop learns prompts through the text encoder.*method\.learns=shift"):
         Coop(config, ingredients(None))

@@ -20,7 +20,8 @@ SCALE = 20.0
 
 
 def _tpt(encoder: DualEncoder | None, **changed: Any) -> Tpt:
-    keys: dict[str, Any] = {"_target_": "", "name": "tpt", "context": "a photo of a", "views": 8}
+    keys: dict[str, Any] = {"_target_": "", "name": "tpt", "learns": "prompt", "prompts": "simple"}
+    keys |= {"context": "a photo of a", "views": 8}
     keys |= {"selection_share": 0.4, "lr": 0.005, "weight_decay": 0.01, "prompts_at_once": 128, **changed}
     return Tpt(TptConfig(**keys), ingredients(encoder, SCALE))
 
@@ -63,7 +64,7 @@ def test_the_readout_text_is_the_prompt_before_the_step() -> None:
     go_through(method, task)
     scores = method.scores(task.encoded.test(8).features)
     torch.testing.assert_close(scores["tpt"], scores["text"], atol=1e-4, rtol=0)
-    direct = normalize(encoder.encode_tokens(method.prompts.tokens), dim=1)
+    direct = normalize(encoder.encode_tokens(method.learner.tokens), dim=1)
     torch.testing.assert_close(method.text_features, direct)
 
 
@@ -111,7 +112,7 @@ def test_the_state_is_enough_to_answer_and_holds_no_encoder() -> None:
 
 
 def test_features_from_a_file_are_refused() -> None:
-    with pytest.raises(UserError, match="tpt learns prompts through the text encoder"):
+    with pytest.raises(UserError, match=r"tpt learns prompts through the text encoder.*method\.learns=shift"):
         _tpt(None)
 
 
@@ -123,12 +124,12 @@ def test_values_that_make_no_sense_are_refused(changed: dict[str, Any]) -> None:
 
 def test_a_context_of_split_words_is_refused() -> None:
     with pytest.raises(UserError, match="each of its words must be one token"):
-        PromptLearner(encoder_of(tokenizer=SplittingTokenizer()), NAMES, "a photo of a")
+        PromptLearner(encoder_of(tokenizer=SplittingTokenizer()), NAMES, "a photo of a", 128)
 
 
 def test_an_empty_context_is_refused() -> None:
     with pytest.raises(UserError, match="each of its words must be one token"):
-        PromptLearner(encoder_of(), NAMES, "")
+        PromptLearner(encoder_of(), NAMES, "", 128)
 
 
 def _mean_entropy(cosines: Tensor) -> Tensor:
