@@ -62,7 +62,7 @@ def figures(collection: MetricCollection) -> dict[str, object]:
     The confusion matrix is left out: see :func:`confusion_matrix`. With several processes, all must call.
     """
     metrics = _metrics(collection)
-    tasks = len(metrics["accuracy_matrix"].ends)
+    tasks = metrics["accuracy_matrix"].tasks
     shapes = {"matrix": (tasks, tasks), "curve": (tasks,)}
     # torchmetrics turns results of one element into scalars: a sequence of one task needs its shapes back
     return {

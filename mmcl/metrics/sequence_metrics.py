@@ -43,6 +43,11 @@ class TaskCounts(Metric):
         self.add_state("total", zeros.clone(), dist_reduce_fx="sum")
 
     @property
+    def tasks(self) -> int:
+        """Number T of tasks."""
+        return len(self.ends)
+
+    @property
     def correct(self) -> Tensor:
         """Number of right answers, int64 ``(T, T)``."""
         counts: Tensor = getattr(self, self._correct_name)
@@ -60,10 +65,9 @@ class TaskCounts(Metric):
         self.total = _add(self.total, cells, torch.ones_like(labels))
 
     def _cells(self, labels: Tensor, task: int) -> Tensor:
-        tasks = len(self.ends)
-        if not 0 <= task < tasks:
-            raise ValueError(f"task {task} is none of the {tasks} tasks of this metric")
-        return task * tasks + sequence.task_of_class(labels, self.ends)
+        if not 0 <= task < self.tasks:
+            raise ValueError(f"task {task} is none of the {self.tasks} tasks of this metric")
+        return task * self.tasks + sequence.task_of_class(labels, self.ends)
 
 
 class AccuracyMatrix(TaskCounts):

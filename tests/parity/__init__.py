@@ -13,11 +13,11 @@ CHECKS: dict[tuple[str, str], Callable[[Golden], None]] = {}
 def parity(kind: str) -> Callable[[Callable[[Golden], None]], Callable[[Golden], None]]:
     """Register a check for every golden file of a method whose ``kind`` this is.
 
-    The method is the first word of the module's name: ``tests/parity/memo_data.py`` checks ``memo/*.npz``.
+    The method is the module's name without its last word: ``tests/parity/memo_data.py`` checks ``memo/*.npz``.
     """
 
     def register(check: Callable[[Golden], None]) -> Callable[[Golden], None]:
-        method = check.__module__.rpartition(".")[2].partition("_")[0]
+        method = check.__module__.rpartition(".")[2].rpartition("_")[0]
         assert (method, kind) not in CHECKS, f"two checks for {method}, kind {kind!r}"
         CHECKS[method, kind] = check
         return check
