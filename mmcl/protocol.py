@@ -45,7 +45,8 @@ class Samples:
     """Images with their labels.
 
     Attributes:
-        images: uint8 pixels ``(N, 3, H, W)``, or files.
+        images: uint8 pixels ``(N, 3, H, W)``; or files; or float32 values ``(N, ...)``, which are served as they are,
+            without augmentation and normalisation: features ``(N, D)``, pixels that were normalised before.
         labels: class as position in the class order, int64 ``(N,)``.
         sources: identity of each image in the benchmark's split, int64 ``(N,)``; keys its augmentation.
     """
@@ -230,6 +231,64 @@ class DatasetTask(Task):
     name: str
     class_names: tuple[str, ...]
     encoded: EncodedDataset = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StreamSamples:
+    """Vectors whose distribution is known to the protocol, not to the learner.
+
+    Attributes:
+        features: float32 ``(N, D)``.
+        labels: int64 ``(N,)``.
+        distributions: number of the distribution that each sample is from, int64 ``(N,)``, from 0.
+    """
+
+    features: Tensor
+    labels: Tensor
+    distributions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: Tensor) -> StreamSamples:
+        """Return the rows named by an int64 index or a bool mask ``(N,)``."""
+        return StreamSamples(self.features[rows], self.labels[rows], self.distributions[rows])
+
+    @property
+    def distribution_count(self) -> int:
+        """Number of distributions; each has at least one sample."""
+        return int(self.distributions.max()) + 1
+
+
+class EvaluationBatch(NamedTuple):
+    """What is asked after a window of a stream.
+
+    ``features`` float32 ``(B, D)``, ``labels`` and ``distributions`` int64 ``(B,)``, ``evaluation`` the name of the
+    samples (``test``, ``validation``, ``train``).
+    """
+
+    features: Tensor
+    labels: Tensor
+    distributions: Tensor
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class StreamTask(Task):
+    """A window of an online stream: the samples of one distribution, seen once, in order.
+
+    All classes have an output from the start: ``known`` is 0 and ``seen`` the number of classes in every task. Nothing
+    that a method does may depend on where a window ends, but what the published protocol of a method says so (GDumb).
+
+    Attributes:
+        name: name of the distribution, such as ``domain 0, class 2``.
+        train: the window, in the order of the stream.
+        batch_size: samples of a step.
+    """
+
+    name: str
+    train: ImageFeatures
+    batch_size: int
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from mmcl.benchmarks.base import DataItem
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.benchmarks.download import fetch_folder
+from mmcl.benchmarks.files import ImageTransforms
+from mmcl.benchmarks.transforms import BICUBIC, check_sizes, crop_transforms
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
 from mmcl.protocol import Samples
@@ -128,6 +130,36 @@ class Cifar100(Cifar):
         "train": "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
         "test": "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
     }
+
+
+@dataclass
+class Cifar100At224Config(CifarConfig):
+    """Keys of CIFAR-100 enlarged."""
+
+    image_size: int = setting("Side of the square that the network sees, in pixels.")
+    resize: int = setting("Side of an enlarged test image before its centre is cut; >= image_size.")
+
+
+class Cifar100At224(Cifar100):
+    """CIFAR-100 enlarged to the size of networks trained on ImageNet, as SLCA and Memory Head have it.
+
+    The 32x32 pixels stay in memory, and workers enlarge them by bicubic interpolation: random resized crop, flip and
+    brightness to train, resize and centre crop to test. Normalised by CIFAR-100's own mean and deviation, as published,
+    whatever the network was trained with.
+    """
+
+    Config: ClassVar[type[Cifar100At224Config]] = Cifar100At224Config
+    config: Cifar100At224Config
+    plain_batch_size = 100
+
+    def __init__(self, config: Cifar100At224Config) -> None:
+        super().__init__(config)
+        check_sizes(config.image_size, config.resize)
+
+    def image_transforms(self) -> ImageTransforms | None:
+        """Return the published transforms, up to uint8 pixels."""
+        config = self.config
+        return crop_transforms(config.image_size, config.resize, self.augmentation.brightness, BICUBIC)
 
 
 class Cifar10(Cifar):

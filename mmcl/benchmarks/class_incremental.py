@@ -13,12 +13,13 @@ from torch import Tensor
 from mmcl.benchmarks.augmentation import Augmentation, normalise
 from mmcl.benchmarks.base import Benchmark, BenchmarkConfig
 from mmcl.benchmarks.class_order import check_class_order, class_order, positions, task_sizes
-from mmcl.benchmarks.files import FileLoader, FileStepLoader, FileTransforms
+from mmcl.benchmarks.feature_batches import FeatureSteps, ResidentFeatures
+from mmcl.benchmarks.files import ImageLoader, ImageStepLoader, ImageTransforms
 from mmcl.benchmarks.order import StepOrder
 from mmcl.benchmarks.resident import BlockBatches, BlockLoader, Recipe, ResidentSamples, StepBlock
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
-from mmcl.protocol import Batch, ClassTask, FileImages, ImageFeatures, Samples, Task
+from mmcl.protocol import Batch, ClassTask, FileImages, ImageFeatures, Images, Samples, Task
 
 
 @dataclass
@@ -30,7 +31,7 @@ class ClassIncrementalBenchmarkConfig(BenchmarkConfig):
     order_seed: int = setting("Shuffles the classes as the published protocols do.")
     class_order: list[int] | None = setting("Labels in the order they come; null shuffles by order_seed.")
     exact: bool = setting("Alter training images in memory one by one with PIL: same pixels, slower.")
-    workers: int = setting("Processes that read image files; 0 reads in the training process.")
+    workers: int = setting("Processes that read and resize images; 0 does it in the training process.")
     steps_per_block: int = setting("Steps handed over at once, images in memory; 1 on several processes.")
 
 
@@ -72,8 +73,8 @@ class ClassIncrementalBenchmark(Benchmark):
         if config.workers < 0:
             raise UserError(f"benchmark.workers={config.workers}: must be 0 (no extra process) or more.")
         self._data: RawData | None = None
-        self._training: tuple[Samples, int, tuple[int | str, ...]] | None = None
-        self._resident: ResidentSamples | None = None
+        self._training: tuple[Samples | ImageFeatures, int, tuple[int | str, ...]] | None = None
+        self._resident: ResidentSamples | ResidentFeatures | None = None
         self._test: Samples | None = None
 
     # What a family says about its data
@@ -82,9 +83,13 @@ class ClassIncrementalBenchmark(Benchmark):
     def read(self) -> RawData:
         """Read the data set. Raises UserError where files are missing or damaged."""
 
-    def file_transforms(self) -> FileTransforms:
-        """Return the transforms of images that stay in files."""
-        raise NotImplementedError(f"{type(self).__name__} keeps its images in memory")
+    def image_transforms(self) -> ImageTransforms | None:
+        """Return the transforms of images that workers read one by one: from files, or resized out of memory.
+
+        None where pixels lie in memory at their size: they are altered in batches on the device, by
+        :attr:`augmentation`.
+        """
+        return None
 
     # Classes and tasks
 
@@ -138,11 +143,16 @@ class ClassIncrementalBenchmark(Benchmark):
     # Loaders
 
     def serve_training(self, samples: Samples | ImageFeatures, batch_size: int, draw: tuple[int | str, ...]) -> None:
-        """Name what :meth:`train_dataloader` yields from now on."""
-        assert isinstance(samples, Samples)
+        """Name what :meth:`train_dataloader` yields from now on.
+
+        Pixels are augmented and normalised, float values are served as they are; features come as
+        :class:`~mmcl.protocol.FeatureBatch`, epoch e with view ``e mod V``.
+        """
         self._training = (samples, batch_size, draw)
         self._resident = None
-        if isinstance(samples.images, Tensor):
+        if isinstance(samples, ImageFeatures):
+            self._resident = ResidentFeatures(samples)
+        elif self._transforms_of(samples.images) is None:
             recipe = Recipe(self.augmentation, self.mean, self.std, self.config.exact)
             self._resident = ResidentSamples(samples, recipe, draw)
 
@@ -155,7 +165,10 @@ class ClassIncrementalBenchmark(Benchmark):
         order = StepOrder(len(samples), batch_size, draw, rank, world)
         if self._resident is not None:
             return BlockLoader(order, self.config.steps_per_block if world == 1 else 1)
-        return FileStepLoader(samples, order, draw, self.file_transforms().train, self.config.workers)
+        assert isinstance(samples, Samples)
+        transforms = self._transforms_of(samples.images)
+        assert transforms is not None
+        return ImageStepLoader(samples, order, draw, transforms.train, self.config.workers)
 
     def serve_test(self, samples: Samples) -> None:
         """Name what :meth:`test_dataloader` yields from now on."""
@@ -172,6 +185,8 @@ class ClassIncrementalBenchmark(Benchmark):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn what a loader yielded into an iterable of training batches, or into one test batch."""
         if isinstance(batch, StepBlock):
+            if isinstance(self._resident, ResidentFeatures):
+                return FeatureSteps(batch, self._resident)
             assert self._resident is not None
             return BlockBatches(batch, self._resident)
         if isinstance(batch, list):
@@ -179,23 +194,30 @@ class ClassIncrementalBenchmark(Benchmark):
         return self._normalised(batch)
 
     def plain_batches(self, samples: Samples, device: torch.device) -> Iterator[Batch]:
-        """Yield samples under the test transform, in order, in batches on a device."""
+        """Yield samples under the test transform, in order, in batches on a device; float values as they are."""
         for batch in self._pixel_batches(samples):
             images, labels, sources = (part.to(device, non_blocking=True) for part in batch[:3])
             yield self._normalised(Batch(images, labels, sources))
 
     def _pixel_batches(self, samples: Samples) -> Iterable[Batch]:
-        if isinstance(samples.images, FileImages):
-            transform = self.file_transforms().test
-            return FileLoader(samples, transform, self.plain_batch_size, self.config.workers)
-        return PixelLoader(samples, self.plain_batch_size)
+        transforms = self._transforms_of(samples.images)
+        if transforms is None:
+            return PlainLoader(samples, self.plain_batch_size)
+        return ImageLoader(samples, transforms.test, self.plain_batch_size, self.config.workers)
+
+    def _transforms_of(self, images: Images) -> ImageTransforms | None:
+        """Return the transforms of images that are read one by one; None for those that are served out of memory."""
+        is_final = isinstance(images, Tensor) and images.is_floating_point()
+        return None if is_final else self.image_transforms()
 
     def _normalised(self, batch: Batch) -> Batch:
+        if batch.images.is_floating_point():
+            return batch
         return batch._replace(images=normalise(batch.images, self.mean, self.std))
 
 
-class PixelLoader:
-    """Batches of samples in memory, in order, as uint8 pixels."""
+class PlainLoader:
+    """Batches of samples in memory, in order, as uint8 pixels or float values."""
 
     def __init__(self, samples: Samples, batch_size: int) -> None:
         self.samples = samples

@@ -1,4 +1,4 @@
-"""Images that stay in files: read, transformed and batched by workers, with randomness keyed by image."""
+"""Images that are read one by one, transformed and batched by workers, with randomness keyed by image."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from torch.utils.data import DataLoader, Dataset
 from mmcl import randomness
 from mmcl.benchmarks.order import Step, StepOrder
 from mmcl.errors import UserError
-from mmcl.protocol import Batch, FileImages, Samples
+from mmcl.protocol import Batch, Images, Samples
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError)
 Transform = Callable[[Image.Image], Tensor]
 T = TypeVar("T")
 
 
-class FileTransforms(NamedTuple):
+class ImageTransforms(NamedTuple):
     """Transforms from a PIL image to uint8 pixels ``(3, H, W)``: with augmentation, and without."""
 
     train: Transform
     test: Transform
 
 
-def open_image(files: FileImages, row: int) -> Image.Image:
-    """Read one image as RGB.
+def open_image(images: Images, row: int) -> Image.Image:
+    """Read one image as RGB, from its file or out of uint8 pixels ``(N, 3, H, W)``.
 
     Raises:
         UserError: the file is missing, truncated or no image.
     """
-    path = files.root / files.paths[row]
+    if isinstance(images, Tensor):
+        return Image.fromarray(images[row].permute(1, 2, 0).numpy())
+    path = images.root / images.paths[row]
     try:
         with Image.open(path) as image:
             rgb: Image.Image = image.convert("RGB")
@@ -45,15 +47,15 @@ def open_image(files: FileImages, row: int) -> Image.Image:
         ) from error
 
 
-class FileStepLoader:
-    """Training steps of images in files, each a list with one batch of uint8 pixels.
+class ImageStepLoader:
+    """Training steps of images that are read one by one, each a list with one batch of uint8 pixels.
 
     The numbers behind an image's augmentation are keyed by (draw, epoch, source): neither the worker nor the
     process that reads an image changes what becomes of it. Lightning finds the order as ``sampler`` and sets
     its epoch.
 
     Args:
-        samples: samples whose images are files.
+        samples: samples whose images are files, or uint8 pixels in memory of another size than the network sees.
         order: which rows each step takes.
         draw: what the stage's randomness is for, such as ``(seed, task, stage)``.
         transform: from a PIL image to uint8 pixels; may draw from PyTorch's default CPU generator.
@@ -80,8 +82,8 @@ class FileStepLoader:
             yield [batch]
 
 
-class FileLoader:
-    """Batches of images in files, in order, as uint8 pixels without augmentation."""
+class ImageLoader:
+    """Batches of images that are read one by one, in order, as uint8 pixels without augmentation."""
 
     def __init__(self, samples: Samples, transform: Transform, batch_size: int, workers: int) -> None:
         self.parts = _PlainParts(samples, transform)
@@ -101,7 +103,6 @@ class _TrainingSteps(Dataset[Batch]):
 
     def __getitem__(self, step: Step) -> Batch:
         part = self.samples.select(step.rows)
-        assert isinstance(part.images, FileImages)
         pixels = []
         with torch.random.fork_rng(devices=[]):
             for row, source in enumerate(part.sources.tolist()):
@@ -117,7 +118,6 @@ class _PlainParts(Dataset[Batch]):
 
     def __getitem__(self, rows: Tensor) -> Batch:
         part = self.samples.select(rows)
-        assert isinstance(part.images, FileImages)
         pixels = [self.transform(open_image(part.images, row)) for row in range(len(part))]
         return Batch(torch.stack(pixels), part.labels, part.sources)
 

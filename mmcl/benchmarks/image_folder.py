@@ -8,12 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.base import DataItem
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
-from mmcl.benchmarks.files import FileTransforms, open_image
+from mmcl.benchmarks.files import ImageTransforms, open_image
 from mmcl.benchmarks.listing import (
     class_folders,
     expected_layout,
@@ -21,6 +20,7 @@ from mmcl.benchmarks.listing import (
     listed_class_names,
     read_list,
 )
+from mmcl.benchmarks.transforms import BILINEAR, check_sizes, crop_transforms
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
 from mmcl.protocol import FileImages, Samples
@@ -61,11 +61,7 @@ class FilesBenchmark(ClassIncrementalBenchmark):
 
     def __init__(self, config: FilesConfig) -> None:
         super().__init__(config)
-        if not 0 < config.image_size <= config.resize:
-            raise UserError(
-                f"benchmark.image_size={config.image_size}, benchmark.resize={config.resize}: "
-                f"image_size must be at least 1 and resize no smaller, such as 224 and 256."
-            )
+        check_sizes(config.image_size, config.resize)
         self.image_bytes = 3 * config.image_size**2
 
     @property
@@ -86,7 +82,7 @@ class FilesBenchmark(ClassIncrementalBenchmark):
         """Check that the folders or list files are there; raises UserError if not."""
         for item in self.describe_data():
             if not item.present:
-                raise UserError(f"{item.path} ({item.meaning}) is missing. {expected_layout(self.folder)}")
+                raise UserError(f"{item.path} ({item.meaning}) is missing. {self.advice()}")
 
     def read(self) -> RawData:
         """List the images of both splits."""
@@ -103,13 +99,14 @@ class FilesBenchmark(ClassIncrementalBenchmark):
         """Return which of the class folders form the benchmark, sorted: all, unless a family says else."""
         return names
 
-    def file_transforms(self) -> FileTransforms:
+    def advice(self) -> str:
+        """Say what is expected where, and what to type if it lies elsewhere."""
+        return expected_layout(self.folder)
+
+    def image_transforms(self) -> ImageTransforms | None:
         """Return the papers' transforms for ImageNet, up to uint8 pixels."""
-        size, brightness = self.config.image_size, self.config.brightness
-        jitter = [v2.ColorJitter(brightness=brightness)] if brightness else []
-        train = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *jitter, v2.PILToTensor()]
-        test = [v2.Resize(self.config.resize), v2.CenterCrop(size), v2.PILToTensor()]
-        return FileTransforms(v2.Compose(train), v2.Compose(test))
+        config = self.config
+        return crop_transforms(config.image_size, config.resize, config.brightness, BILINEAR)
 
     def _test_split(self) -> str:
         return next((name for name in TEST_SPLITS if (self.folder / name).is_dir()), TEST_SPLITS[0])
@@ -137,6 +134,10 @@ class ImageFolder(FilesBenchmark):
         self.image_bytes = 3 * height * width
         self.augmentation = Augmentation(brightness=self.config.brightness)
         return RawData(train, test, listed.class_names)
+
+    def image_transforms(self) -> ImageTransforms | None:
+        """Return the transforms of images in files; images in memory are altered on the device."""
+        return None if self.config.in_memory else super().image_transforms()
 
 
 def held_in_memory(samples: Samples) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,18 @@ class Step(NamedTuple):
     epoch: int
     rows: Tensor
     share: float
+
+
+class Order(Protocol):
+    """Steps of an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration serves."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Step]: ...
 
 
 class StepOrder:
@@ -62,3 +74,22 @@ class StepOrder:
             rows = batch[self.rank :: self.world]
             share = len(rows) * self.world / len(batch)
             yield Step(epoch, rows if len(rows) else batch[:1], share)
+
+
+class InOrder:
+    """Steps over samples in their order, all of them on every process."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.count, self.batch_size = count, batch_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration serves."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Step]:
+        for rows in torch.split(torch.arange(self.count), self.batch_size) if self.count else ():
+            yield Step(self.epoch, rows, 1.0)

@@ -19,7 +19,7 @@ from mmcl.benchmarks.augmentation import (
     augment_exact,
     normalise_,
 )
-from mmcl.benchmarks.order import StepOrder
+from mmcl.benchmarks.order import Order
 from mmcl.protocol import Batch, Samples
 
 
@@ -42,7 +42,7 @@ class StepBlock(NamedTuple):
 class BlockLoader:
     """Yields the steps of an order in blocks. Lightning finds the order as ``sampler`` and sets its epoch."""
 
-    def __init__(self, order: StepOrder, steps_per_block: int) -> None:
+    def __init__(self, order: Order, steps_per_block: int) -> None:
         self.sampler = order
         self.steps_per_block = steps_per_block
 
@@ -75,11 +75,11 @@ class Recipe:
 
 
 class ResidentSamples:
-    """Training samples of one stage, copied to the device once and served augmented.
+    """Training samples of one stage, copied to the device once; pixels are served augmented, float values as they are.
 
     Args:
-        samples: samples with uint8 pixels ``(N, 3, H, W)``.
-        recipe: how they are altered.
+        samples: samples with uint8 pixels ``(N, 3, H, W)`` or float32 values ``(N, ...)``.
+        recipe: how pixels are altered.
         draw: what the stage's randomness is for, such as ``(seed, task, stage)``.
     """
 
@@ -95,10 +95,11 @@ class ResidentSamples:
             self.images = self.images.to(rows.device)
             self.labels, self.sources = self.labels.to(rows.device), self.sources.to(rows.device)
         images, sources = self.images.index_select(0, rows), self.sources.index_select(0, rows)
-        draw_key = randomness.key(*self.draw, "augment", epoch)
-        numbers = randomness.uniforms(draw_key, sources, DRAWS_PER_IMAGE)
-        pixels = normalise_(self._altered(images, numbers), self.recipe.mean, self.recipe.std)
-        return Batch(pixels, self.labels.index_select(0, rows), sources, share)
+        if not images.is_floating_point():
+            draw_key = randomness.key(*self.draw, "augment", epoch)
+            numbers = randomness.uniforms(draw_key, sources, DRAWS_PER_IMAGE)
+            images = normalise_(self._altered(images, numbers), self.recipe.mean, self.recipe.std)
+        return Batch(images, self.labels.index_select(0, rows), sources, share)
 
     def _altered(self, images: Tensor, numbers: Tensor) -> Tensor:
         pad = self.recipe.augmentation.pad

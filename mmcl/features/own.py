@@ -18,6 +18,8 @@ Keys, C classes, D numbers a feature, features of any float type:
 ``logit_scale``      number                   optional: factor of the cosine
 ==================== ======================== ==================================================================
 
+``benchmark=class_features`` needs no texts: there, the first five keys are all.
+
 A safetensors file holds tensors only. The three arrays of strings are then uint8 tensors ``(length,)`` with the bytes
 of a JSON list in UTF-8.
 """
@@ -42,7 +44,8 @@ from mmcl.whole_files import write_whole
 
 KINDS = ("template", "description", "caption")
 _STRINGS = ("class_names", "text_sentence", "text_kind")
-_NEEDED = ("class_names", "image_train", "label_train", "image_test", "label_test", "text_feat", "text_class")
+_IMAGES = ("class_names", "image_train", "label_train", "image_test", "label_test")
+_NEEDED = (*_IMAGES, "text_feat", "text_class")
 _OPTIONAL = ("image_validation", "label_validation", "text_sentence", "text_kind", "logit_scale")
 _UNIT_TOLERANCE = 1e-2
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -82,13 +85,42 @@ class OwnFeatures:
         return self.text_features.shape[1]
 
 
+@dataclass(frozen=True)
+class ClassFeatures:
+    """The images of a file of features, without texts.
+
+    Attributes:
+        class_names: C names.
+        train: images to learn from, ``(N, P, D)``; view 0 plain.
+        test: images to answer for, ``(M, V, D)``; view 0 plain.
+    """
+
+    class_names: tuple[str, ...]
+    train: ImageFeatures
+    test: ImageFeatures
+
+    @property
+    def dimension(self) -> int:
+        """Length D of a feature."""
+        return self.train.features.shape[-1]
+
+
 def read_own_features(path: Path) -> OwnFeatures:
     """Read and check a file of features.
 
     Raises:
         UserError: the file is missing or no npz or safetensors file, or a key is missing, misspelt or wrong.
     """
-    return _Checked(path, _read_arrays(path)).content()
+    return _Checked(path, _read_arrays(path), _NEEDED).content()
+
+
+def read_class_features(path: Path) -> ClassFeatures:
+    """Read and check the images of a file of features, which may have texts or none.
+
+    Raises:
+        UserError: as for :func:`read_own_features`.
+    """
+    return _Checked(path, _read_arrays(path), _IMAGES).images_alone()
 
 
 def write_own_features(path: Path, features: OwnFeatures) -> None:
@@ -105,11 +137,34 @@ def write_own_features(path: Path, features: OwnFeatures) -> None:
         "text_sentence": np.array(features.text_sentences),
     }
     for split in ("train", "validation", "test"):
-        part: ImageFeatures | None = getattr(features, split)
-        if part is not None:
-            arrays[f"image_{split}"], arrays[f"label_{split}"] = part.features.numpy(), part.labels.numpy()
+        arrays |= _image_arrays(split, getattr(features, split))
     if features.logit_scale is not None:
         arrays["logit_scale"] = np.array(features.logit_scale)
+    _write(path, arrays)
+
+
+def write_class_features(path: Path, features: ClassFeatures) -> None:
+    """Write the images alone, for ``benchmark=class_features``; else as :func:`write_own_features`."""
+    names: Arrays = {"class_names": np.array(features.class_names)}
+    _write(path, names | _image_arrays("train", features.train) | _image_arrays("test", features.test))
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file of another kind before anything is computed for it.
+
+    Raises:
+        UserError: the ending is neither of npz nor of safetensors.
+    """
+    _of_ending(path, _WRITERS)
+
+
+def _image_arrays(split: str, images: ImageFeatures | None) -> Arrays:
+    if images is None:
+        return {}
+    return {f"image_{split}": images.features.numpy(), f"label_{split}": images.labels.numpy()}
+
+
+def _write(path: Path, arrays: Arrays) -> None:
     save = _of_ending(path, _WRITERS)
     write_whole(path, lambda part: save(part, arrays))
 
@@ -161,7 +216,8 @@ def _write_npz(path: Path, arrays: Arrays) -> None:
 def _write_safetensors(path: Path, arrays: Arrays) -> None:
     from safetensors.numpy import save_file
 
-    words = {name: np.frombuffer(json.dumps(arrays[name].tolist()).encode(), np.uint8) for name in _STRINGS}
+    strings = [name for name in _STRINGS if name in arrays]
+    words = {name: np.frombuffer(json.dumps(arrays[name].tolist()).encode(), np.uint8) for name in strings}
     save_file({name: np.ascontiguousarray(values) for name, values in {**arrays, **words}.items()}, path)
 
 
@@ -181,13 +237,13 @@ def _of_ending(path: Path, known: Mapping[str, Any]) -> Any:
 class _Checked:
     """The arrays of a file, each checked when it is asked for."""
 
-    def __init__(self, path: Path, arrays: Arrays) -> None:
+    def __init__(self, path: Path, arrays: Arrays, needed: tuple[str, ...]) -> None:
         self.path, self.arrays = path, arrays
         known = (*_NEEDED, *_OPTIONAL)
         for name in arrays:
             if name not in known:
                 raise self.error(name, f"unknown key.{nearest(name, known)} Known: {', '.join(known)}")
-        for name in _NEEDED:
+        for name in needed:
             if name not in arrays:
                 raise self.error(name, f"the key is missing. The file has: {', '.join(sorted(arrays))}")
         for one, other in (("image_validation", "label_validation"), ("label_validation", "image_validation")):
@@ -211,9 +267,9 @@ class _Checked:
         order = classes.argsort(stable=True)
         kinds = self._kinds(len(texts))
         sentences = self._words("text_sentence", len(texts)) if "text_sentence" in self.arrays else ("",) * len(texts)
-        train, test = (self._images(split, dimension, len(names)) for split in ("train", "test"))
+        train, test = (self._images(split, len(names), dimension, "text_feat") for split in ("train", "test"))
         has_validation = "image_validation" in self.arrays
-        validation = self._images("validation", dimension, len(names)) if has_validation else None
+        validation = self._images("validation", len(names), dimension, "text_feat") if has_validation else None
         return OwnFeatures(
             class_names=names,
             train=train,
@@ -227,11 +283,19 @@ class _Checked:
             remarks=tuple(self.remarks),
         )
 
-    def _images(self, split: str, dimension: int, classes: int) -> ImageFeatures:
+    def images_alone(self) -> ClassFeatures:
+        """Return the images, checked."""
+        names = self._words("class_names")
+        train = self._images("train", len(names))
+        test = self._images("test", len(names), train.features.shape[-1], "image_train")
+        return ClassFeatures(names, train, test)
+
+    def _images(self, split: str, classes: int, dimension: int | None = None, of: str = "") -> ImageFeatures:
+        """Return the images of a split, whose features have as many numbers as those of another key."""
         key = f"image_{split}"
         features = self._features(key, (2, 3))
-        if features.shape[-1] != dimension:
-            raise self.error(key, f"features have {features.shape[-1]} numbers, but text_feat has {dimension}")
+        if dimension is not None and features.shape[-1] != dimension:
+            raise self.error(key, f"features have {features.shape[-1]} numbers, but {of} has {dimension}")
         labels = self._labels(f"label_{split}", len(features), classes, key)
         views = features if features.dim() == 3 else features[:, None]
         return ImageFeatures(views, labels, torch.arange(len(labels)))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import CIFAR100
 
-from mmcl.benchmarks.cifar import Cifar10, Cifar100, CifarConfig
+from mmcl.benchmarks.cifar import Cifar10, Cifar100, Cifar100At224, Cifar100At224Config, CifarConfig
 from mmcl.errors import UserError
 
 CONFIG = CifarConfig(
@@ -163,6 +164,43 @@ def fetching_by(fetch: Callable[..., None]) -> type:
             fetch(root, download)
 
     return Source
+
+
+def enlarged(config: CifarConfig, workers: int = 0) -> Cifar100At224:
+    keys = {**vars(config), "workers": workers}
+    return Cifar100At224(Cifar100At224Config(**keys, image_size=28, resize=40))
+
+
+def test_enlarged_test_images_are_resized_as_torchvision_does(cifar: CifarConfig) -> None:
+    benchmark = enlarged(cifar)
+    task = benchmark.task(0)
+    assert task.test.images.shape == (10, 3, 32, 32)  # type: ignore[union-attr]
+    assert (benchmark.image_bytes, benchmark.plain_batch_size) == (3 * 32 * 32, 100)
+    (plain,) = task.plain_batches(task.test, torch.device("cpu"))
+    image = Image.fromarray(task.test.images[4].permute(1, 2, 0).numpy())  # type: ignore[index, union-attr]
+    cut = image.resize((40, 40), Image.Resampling.BICUBIC).crop((6, 6, 34, 34))
+    expected = (np.asarray(cut) / 255 - Cifar100.mean) / Cifar100.std
+    torch.testing.assert_close(plain.images[4], torch.from_numpy(expected).permute(2, 0, 1).float())
+
+
+def test_enlarged_training_images_are_keyed_by_image_and_epoch(cifar: CifarConfig) -> None:
+    streams = []
+    for batch_size, workers, epoch in ((7, 0, 0), (20, 2, 0), (20, 0, 1)):
+        benchmark = enlarged(cifar, workers)
+        benchmark.serve_training(benchmark.task(0).train, batch_size, (7, 0, "main"))
+        loader: Any = benchmark.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        served = [batch for item in loader for batch in benchmark.on_after_batch_transfer(item, 0)]
+        rows = torch.cat([batch.sources for batch in served]).argsort()
+        streams.append(torch.cat([batch.images for batch in served])[rows])
+    assert streams[0].shape == (20, 3, 28, 28)
+    assert torch.equal(streams[0], streams[1])
+    assert not torch.equal(streams[0], streams[2])
+
+
+def test_impossible_sizes_of_enlarged_images_name_the_keys(cifar: CifarConfig) -> None:
+    with pytest.raises(UserError, match=r"benchmark.image_size=64, benchmark.resize=40"):
+        Cifar100At224(Cifar100At224Config(**vars(cifar), image_size=64, resize=40))
 
 
 @pytest.mark.real
