@@ -9,24 +9,29 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmcl.backbones.dual_encoder import DualEncoder
+from mmcl.backbones.feature_backbone import FeatureBackbone, Identity, PretrainedBackbone
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 from mmcl.benchmarks.clip_catalogue import CATALOGUE
 from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark
+from mmcl.benchmarks.ns_imagenet import NsImageNet
+from mmcl.benchmarks.online import OnlineBenchmark
 from mmcl.benchmarks.own_features import OwnFeaturesBenchmark
 from mmcl.config.components import build, locate
 from mmcl.config.locate import options, shipped_folder
 from mmcl.engine.encoding import CachedEncoders
+from mmcl.engine.frozen_net import frozen_net
 from mmcl.errors import UserError, nearest
 from mmcl.features.cache import FeatureCache
 from mmcl.memory.accounting import BlockParameters, counted_parameters
 from mmcl.memory.herding import selector
 from mmcl.memory.quota import MemoryConfig, Quota
-from mmcl.methods.base import Ingredients
+from mmcl.methods.base import Ingredients, Method
 from mmcl.methods.class_incremental import ClassIncremental, ClassIncrementalIngredients
-from mmcl.methods.on_features import FeatureIngredients
-from mmcl.protocol import ClassTask, DatasetTask, Task
+from mmcl.methods.on_features import FeatureIngredients, OnFeatures
+from mmcl.methods.online import OnlineIngredients, OnlineMethod
+from mmcl.methods.pretrained import PretrainedIncremental, PretrainedIngredients
 
 
 def ingredients_of(config: DictConfig, benchmark: Benchmark) -> Ingredients:
@@ -36,17 +41,24 @@ def ingredients_of(config: DictConfig, benchmark: Benchmark) -> Ingredients:
         UserError: backbone or memory do not go with the method.
     """
     method_class = locate(config.method["_target_"])
-    return _GATHER[method_class.task_type](config, benchmark, method_class)
+    gather = next(function for base, function in _GATHER if issubclass(method_class, base))
+    return gather(config, benchmark, method_class)
 
 
 def _for_classes(
     config: DictConfig, benchmark: ClassIncrementalBenchmark, method_class: type[ClassIncremental]
 ) -> ClassIncrementalIngredients:
+    if hasattr(benchmark, "dimension"):
+        raise UserError(
+            f"method={config.method.name} trains a network on images; benchmark={config.benchmark.name} has features. "
+            "Type for example method=slca"
+        )
+
     def make_backbone() -> SplitBackbone:
         backbone = build(config.backbone)
         if not isinstance(backbone, SplitBackbone):
             raise UserError(
-                f"backbone={config.backbone.name} is not one that class-incremental methods train. "
+                f"backbone={config.backbone.name} is not one that method={config.method.name} trains from the start. "
                 "Type for example backbone=resnet32"
             )
         return backbone
@@ -65,6 +77,30 @@ def _for_classes(
         make_backbone=make_backbone,
         quota=quota,
         select=selector(config.memory.select, config.seed),
+        image_bytes=benchmark.image_bytes,
+    )
+
+
+def _for_pretrained(
+    config: DictConfig, benchmark: ClassIncrementalBenchmark, method_class: type[PretrainedIncremental]
+) -> PretrainedIngredients:
+    dimension: int | None = getattr(benchmark, "dimension", None)  # of a benchmark whose samples are features already
+
+    def make_backbone() -> FeatureBackbone:
+        if dimension is not None:
+            return Identity(dimension)
+        backbone = build(config.backbone)
+        if not isinstance(backbone, PretrainedBackbone):
+            raise UserError(
+                f"backbone={config.backbone.name} is not a pre-trained network without a head, which "
+                f"method={config.method.name} needs. Type for example backbone=vit_tiny"
+            )
+        return backbone.load()
+
+    return PretrainedIngredients(
+        seed=config.seed,
+        task_count=len(benchmark.task_sizes),
+        make_backbone=make_backbone,
         image_bytes=benchmark.image_bytes,
     )
 
@@ -104,7 +140,7 @@ def _check_named_datasets(config: DictConfig, benchmark: Benchmark) -> None:
 
 def _load_encoder(config: DictConfig) -> DualEncoder:
     backbone = build(config.backbone)
-    if not hasattr(backbone, "load"):
+    if not hasattr(backbone, "load") or isinstance(backbone, PretrainedBackbone):
         raise UserError(
             f"backbone={config.backbone.name} has no text encoder. Type for example backbone=mini_clip or "
             "backbone=clip_vit_b16"
@@ -113,7 +149,24 @@ def _load_encoder(config: DictConfig) -> DualEncoder:
     return encoder
 
 
-_GATHER: dict[type[Task], Callable[..., Ingredients]] = {ClassTask: _for_classes, DatasetTask: _for_datasets}
+def _for_streams(config: DictConfig, benchmark: OnlineBenchmark, method_class: type) -> OnlineIngredients:
+    if isinstance(benchmark, NsImageNet):
+        benchmark.connect(frozen_net(config))
+    return OnlineIngredients(
+        seed=config.seed,
+        task_count=len(benchmark.task_sizes),
+        dimension=benchmark.dimension,
+        classes=len(benchmark.class_names),
+    )
+
+
+# Looked through in this order for the first base class of a method.
+_GATHER: list[tuple[type[Method[Any]], Callable[..., Ingredients]]] = [
+    (ClassIncremental, _for_classes),
+    (PretrainedIncremental, _for_pretrained),
+    (OnFeatures, _for_datasets),
+    (OnlineMethod, _for_streams),
+]
 
 
 def _quota(

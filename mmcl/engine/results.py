@@ -8,7 +8,7 @@ from typing import Any
 from mmcl.benchmarks.base import Benchmark
 from mmcl.engine.provenance import provenance
 from mmcl.engine.run_directory import MetricsFile
-from mmcl.protocol import DatasetTask, Task
+from mmcl.protocol import DatasetTask, StreamTask, Task
 
 SCHEMA = 1
 MEBIBYTE = 2**20
@@ -89,10 +89,16 @@ def task_line(task: Task, task_count: int, accuracies: Mapping[str, float | None
     model = report["model_bytes"] + report["head_bytes"] + report["buffer_bytes"]
     if isinstance(task, DatasetTask):
         what, rows = f"{task.name}  classes {task.size:>4}", "features"
+    elif isinstance(task, StreamTask):
+        what, rows = task.name, "samples"
     else:
         what, rows = f"classes {task.seen:>4}", "images"
     return (
         f"task {task.index + 1:>2}/{task_count}  {what}  {answers or 'no answer yet'}  "
-        f"memory {report['exemplars']} {rows} {report['memory_bytes'] / MEBIBYTE:.2f} MiB  "
-        f"model {model / MEBIBYTE:.2f} MiB"
+        f"memory {report['exemplars']} {rows} {_size(report['memory_bytes'])}  model {_size(model)}"
     )
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in MiB, or in KiB where that would be nothing."""
+    return f"{count / MEBIBYTE:.2f} MiB" if count == 0 or count >= MEBIBYTE / 100 else f"{count / 1024:.2f} KiB"

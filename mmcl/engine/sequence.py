@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Entries
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torchmetrics import MetricCollection
 
 from mmcl.benchmarks.base import Benchmark
+from mmcl.benchmarks.online import OnlineBenchmark
 from mmcl.engine.allocator import keep_freed_memory
 from mmcl.engine.evaluation import evaluate
 from mmcl.engine.mirror import Mirror
+from mmcl.engine.online import evaluate_online, online_metrics, write_trace
 from mmcl.engine.processes import is_first_process, same_memory
 from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line, with_oracles
@@ -24,7 +28,7 @@ from mmcl.engine.trainers import make_trainer
 from mmcl.engine.versions import tensors
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
-from mmcl.protocol import DatasetTask, Task
+from mmcl.protocol import DatasetTask, StreamTask, Task
 from mmcl.randomness import key
 from mmcl.whole_files import write_whole
 
@@ -49,9 +53,7 @@ class Sequence:
         self.state_file = StateFile(directory.state)
         self.state = self.state_file.load()
         self.metrics = MetricsFile(directory.path / "metrics.csv") if self.writes else None
-        sizes = benchmark.task_sizes
-        confused = max(sizes) if issubclass(benchmark.task_type, DatasetTask) else None
-        self.readouts = {name: readout_metrics(sizes, confused=confused) for name in method.readouts}
+        self.readouts = metrics_of(method, benchmark)
         self.device = make_trainer(config.trainer).strategy.root_device
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -97,6 +99,8 @@ class Sequence:
         if state.stages_done == 0:
             self._grow(task)
             method.to(self.device)
+            if self.writes and isinstance(task, StreamTask) and task.index == 0:
+                write_trace(method, self.benchmark, self.directory.path, 0)  # type: ignore[arg-type]
             torch.manual_seed(key(self.config.seed, task.index, "begin"))
             method.begin_task(task)
         stages = method.stages(task)
@@ -133,7 +137,7 @@ class Sequence:
         state.readouts = {name: synced_state(metrics) for name, metrics in self.readouts.items()}
         state.task, state.stages_done = task.index + 1, 0
         self._measure()
-        accuracies = {name: values["accuracy_curve"][task.index] for name, values in self.values.items()}
+        accuracies = {name: _entry(values["accuracy_curve"], task.index) for name, values in self.values.items()}
         if self.metrics is not None:
             flat = {f"{name}/accuracy": value for name, value in accuracies.items() if value is not None}
             self.metrics.append(task.index, "evaluation", None, flat)
@@ -152,6 +156,10 @@ class Sequence:
             trainer, seed, folder = self.config.trainer, self.config.seed, self.directory.path
             chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder)
             self.state.oracles.append(chosen)
+        elif isinstance(task, StreamTask):
+            evaluate_online(method, benchmark, task, self.readouts, self.config.trainer)
+            if self.writes:
+                write_trace(method, benchmark, self.directory.path, task.index + 1)
         else:
             evaluate(self.method, benchmark, task, self.readouts, self.config.trainer)  # type: ignore[arg-type]
 
@@ -203,5 +211,23 @@ class Sequence:
             self.directory.write_confusion(name, counts.tolist())
 
 
+def metrics_of(method: Method[Any], benchmark: Benchmark) -> dict[str, MetricCollection]:
+    """Return fresh metrics for everything that is answered, by the name that results give it."""
+    if isinstance(benchmark, OnlineBenchmark):
+        return online_metrics(method, benchmark)  # type: ignore[arg-type]
+    sizes = benchmark.task_sizes
+    confused = max(sizes) if issubclass(benchmark.task_type, DatasetTask) else None
+    return {name: readout_metrics(sizes, confused=confused) for name in method.readouts}
+
+
+def _entry(curve: Entries[float | None], index: int) -> float | None:
+    """Return an entry of a curve, which ends early for samples that are not asked any more."""
+    return curve[index] if index < len(curve) else None
+
+
 def _on_cpu(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _on_cpu(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(part) for part in value]
     return value.detach().cpu() if isinstance(value, torch.Tensor) else value

@@ -9,9 +9,10 @@ from lightning import Callback
 from omegaconf import DictConfig
 
 from mmcl.backbones.expandable import ExpandableNetwork
+from mmcl.backbones.feature_backbone import FeatureBackbone
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
-from mmcl.config.schema import StepSchedule
+from mmcl.config.schema import Schedule, StepSchedule
 from mmcl.engine.progress import Progress
 from mmcl.engine.run_directory import MetricsFile
 from mmcl.engine.trainers import EpochCheckpoints, EpochFigures, Figures, SameBuffers, SeedEpochs, make_trainer
@@ -80,13 +81,15 @@ def _advice(stage: Stage) -> str:
     """Return an override that lowers the learning rate of a stage."""
     if isinstance(stage.schedule, StepSchedule):
         return f"method.schedule.lr={stage.schedule.lr / 10:g}"
+    if not isinstance(stage.schedule, Schedule):
+        return "a tenth of method.lr"
     return "method.later_tasks.lr=0.01"
 
 
 def compile_backbones(method: Method[Any]) -> None:
     """Compile every trunk and branch in place: names in the state stay, and a growing head recompiles nothing."""
     for module in method.modules():
-        if isinstance(module, SplitBackbone):
+        if isinstance(module, (SplitBackbone, FeatureBackbone)):
             module.compile()
         elif isinstance(module, ExpandableNetwork):
             for part in (module.trunk, *module.branches):

@@ -147,9 +147,13 @@ class Method(LightningModule, Generic[TaskT]):
             terms = self.losses(batch)
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(torch.stack(list(terms.values())).sum() * batch.share)
+            self.after_backward(batch)
             optimizer.step()  # type: ignore[union-attr]
             self.after_step()
             self._account(terms, len(batch.labels) if batch.share else 0)
+
+    def after_backward(self, batch: Any) -> None:
+        """Do what belongs between the gradients of a batch and the step along them."""
 
     def after_step(self) -> None:
         """Do what belongs after every optimiser step."""

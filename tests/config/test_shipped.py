@@ -54,8 +54,7 @@ def test_a_method_file_gives_every_key_of_its_class(name: str) -> None:
     _assert_same_keys(node, component.Config)
     assert node["name"] == name
     assert "???" not in OmegaConf.to_yaml(node)
-    page = (locate(node["_target_"]).__module__).rsplit(".", 1)[1]
-    assert page == name
+    assert name in locate(node["_target_"]).__module__.split(".")[2:]
 
 
 @pytest.mark.parametrize(("group", "schema"), [("trainer", TrainerConfig), ("logger", LoggerConfig)])

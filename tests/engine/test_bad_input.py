@@ -18,7 +18,7 @@ from tests.engine.launched import Ended, launch
 from tests.engine.tiny import assert_same_outcome, directory_of, read, run_here, tiny
 
 MISTAKES = {
-    "no method": ([], ["no method chosen", "der, dmn, finetune", "python -m mmcl.run +method=memo"]),
+    "no method": ([], ["no method chosen", "der, dmn, ", "python -m mmcl.run +method=memo"]),
     "method": (["+method=memmo"], ["unknown method 'memmo'", "Did you mean 'memo'?", "replay"]),
     "benchmark": (["+method=memo", "benchmark=cifar1000"], ["unknown benchmark 'cifar1000'", "'cifar100'"]),
     "experiment": (["+experiment=memo/cifar100_b0_inc"], ["unknown experiment", "memo/cifar100_b0_inc10"]),

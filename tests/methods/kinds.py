@@ -6,7 +6,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmcl.config.components import locate
 from mmcl.config.locate import options, shipped_folder
-from mmcl.protocol import ClassTask, Task
+from mmcl.methods.base import Method
+from mmcl.methods.class_incremental import ClassIncremental
+from mmcl.methods.pretrained import PretrainedIncremental
+from mmcl.protocol import Task
 
 
 def method_node(name: str) -> DictConfig:
@@ -21,4 +24,10 @@ def methods_for(task_type: type[Task]) -> list[str]:
     return [name for name in options("method") if locate(method_node(name)["_target_"]).task_type is task_type]
 
 
-CLASS_INCREMENTAL = methods_for(ClassTask)
+def methods_from(base: type[Method]) -> list[str]:
+    """List the methods that derive from a class, in whatever they go through."""
+    return [name for name in options("method") if issubclass(locate(method_node(name)["_target_"]), base)]
+
+
+CLASS_INCREMENTAL = methods_from(ClassIncremental)
+PRETRAINED = methods_from(PretrainedIncremental)
