@@ -64,12 +64,27 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("table", nargs="?", default="quick", help="a name from: mmcl ls tables")
     again.add_argument("overrides", nargs="*", help="typed after each row's own, such as trainer=cpu")
     again.add_argument("--runs", default="runs", help="folder of the runs")
-    again.set_defaults(action=lambda parsed: _reproduce(parsed.table, parsed.overrides, parsed.runs))
+    again.add_argument("--jobs", type=int, default=0, help="silent processes that share the runs, one thread each")
+    again.set_defaults(action=lambda parsed: _reproduce(parsed.table, parsed.overrides, parsed.runs, parsed.jobs))
+
+    tune = commands.add_parser("tune", help="choose each method's settings on validation samples; writes a table")
+    tune.add_argument("search", help="a name below experiments/search, or a file")
+    tune.add_argument("table", help="file of the table to write")
+    tune.add_argument("overrides", nargs="*", help="typed after each trial's own, such as trainer=cpu")
+    tune.add_argument("--runs", default="runs/tuning", help="folder of the trials")
+    tune.add_argument("--jobs", type=int, default=1, help="trials at the same time, each on one thread")
+    tune.set_defaults(action=_tune)
 
     report = commands.add_parser("report", help="write one page about all results below a folder")
     report.add_argument("runs", nargs="?", default="runs")
     report.add_argument("--html", default=None, help="file to write; report.html in the folder otherwise")
     report.set_defaults(action=lambda parsed: _report(Path(parsed.runs), parsed.html))
+
+    figure = commands.add_parser("figure", help="draw the accuracies of a table's methods into a file")
+    figure.add_argument("table", help="a name from: mmcl ls tables; or a file")
+    figure.add_argument("file", help="file to write: .svg")
+    figure.add_argument("--runs", default="runs", help="folder of the runs, or of kept results")
+    figure.set_defaults(action=lambda parsed: _figure(parsed.table, Path(parsed.runs), Path(parsed.file)))
 
     keep = commands.add_parser("keep", help="copy finished results, without paths of this machine, into a folder")
     keep.add_argument("runs")
@@ -91,9 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     features = commands.add_parser("features", help="export encoded features; fit the logit scale of a file")
     verbs = features.add_subparsers(required=True, metavar="VERB")
     export = verbs.add_parser("export", help="write the encoded features of a data set to one file")
-    export.add_argument("benchmark", help="a benchmark of one data set, such as clip/dtd")
+    export.add_argument("benchmark", help="a benchmark of one data set, such as clip/dtd, or of classes: cifar100_224")
     export.add_argument("file", help="file to write: .npz or .safetensors")
-    export.add_argument("overrides", nargs="*", help="such as paths.data=~/data method.views=32 method.shots=16")
+    export.add_argument("overrides", nargs="*", help="such as paths.data=~/data method.views=32 backbone=squeezenet")
     export.set_defaults(action=lambda parsed: _export(parsed.benchmark, Path(parsed.file), parsed.overrides))
     scale = verbs.add_parser("scale", help="fit benchmark.logit_scale on the training images of a file or folder")
     scale.add_argument("path", help="a file of features, or a folder of them")
@@ -156,7 +171,6 @@ def _show_component(group: str, name: str) -> None:
     """Print what a component is, its paper, and its keys with values and meanings."""
     from mmcl.config.components import describe, locate, schema_of
     from mmcl.config.compose import compose_unchecked
-    from mmcl.protocol import DatasetTask
 
     choice = f"{group}={name}"
     node = compose_unchecked([choice, "recipe=paper"])[group]
@@ -173,9 +187,9 @@ def _show_component(group: str, name: str) -> None:
         if not OmegaConf.is_config(value) or OmegaConf.is_list(value):
             grid.add_row(f"{group}.{key}", str(value), meaning)
     console.print(grid)
-    on_datasets = hasattr(component, "load") or getattr(component, "task_type", None) is DatasetTask
-    example = f"+{choice}" if group == "method" else f"+method={'dmn' if on_datasets else 'memo'} {choice}"
-    console.print(f"\npython -m mmcl.run {example}", markup=False)
+    lines = (shipped_folder("conf") / group / f"{name}.yaml").read_text().splitlines()
+    example = next(line for line in lines if line.startswith("# python"))
+    console.print(f"\n{example.removeprefix('# ')}", markup=False)
 
 
 def _check(what: Sequence[str]) -> None:
@@ -205,10 +219,17 @@ def _check(what: Sequence[str]) -> None:
         raise UserError("\n".join(problems))
 
 
-def _reproduce(table: str, overrides: Sequence[str], runs: str) -> int:
+def _reproduce(table: str, overrides: Sequence[str], runs: str, jobs: int) -> int:
     from mmcl.report.reproduce import reproduce
 
-    return reproduce(table, overrides, runs)
+    return reproduce(table, overrides, runs, jobs)
+
+
+def _tune(parsed: argparse.Namespace) -> None:
+    from mmcl.tune import tune
+
+    path = tune(parsed.search, parsed.overrides, Path(parsed.runs), Path(parsed.table), parsed.jobs)
+    console.print(f"table: {path}. Run it with other seeds: mmcl reproduce {path} seed=1,2,3,4,5", markup=False)
 
 
 def _report(runs: Path, html: str | None) -> None:
@@ -224,6 +245,16 @@ def _report(runs: Path, html: str | None) -> None:
     tables = [load_table(path) for path in find_tables()]
     path = write_report(results, tables, Path(html) if html else runs / "report.html", problems=problems)
     console.print(f"{len(results)} results: {path}", markup=False)
+
+
+def _figure(table: str, runs: Path, file: Path) -> None:
+    from mmcl.report.comparison import compare, pick_from
+    from mmcl.report.store import find_results
+    from mmcl.report.table_figures import write_figure
+    from mmcl.report.tables import load_table
+
+    results, _ = find_results(runs)
+    console.print(str(write_figure(compare(load_table(table), pick_from(results)), file)), markup=False)
 
 
 def _keep(runs: Path, folder: Path) -> None:
@@ -254,10 +285,11 @@ def _plain_method(benchmark: str) -> str:
     """Return the override of a method that needs nothing but the benchmark."""
     from mmcl.config.components import locate
     from mmcl.config.compose import compose_unchecked
-    from mmcl.protocol import DatasetTask
+    from mmcl.protocol import DatasetTask, StreamTask
 
+    plain = {DatasetTask: "method=clip_zeroshot", StreamTask: "method=vanilla"}
     target = compose_unchecked([f"benchmark={benchmark}"]).benchmark["_target_"]
-    return "method=clip_zeroshot" if locate(target).task_type is DatasetTask else "method=finetune"
+    return plain.get(locate(target).task_type, "method=finetune")
 
 
 def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
@@ -285,11 +317,17 @@ def _cache(verb: str, names: Sequence[str], folder: Path) -> None:
 
 
 def _export(benchmark: str, file: Path, overrides: Sequence[str]) -> None:
-    from mmcl.config.compose import compose_run
+    from mmcl.config.components import locate
+    from mmcl.config.compose import compose_run, compose_unchecked
+    from mmcl.engine.class_export import export_class_features
     from mmcl.engine.export import export_features
     from mmcl.engine.processes import is_first_process
+    from mmcl.protocol import ClassTask
 
-    path = export_features(compose_run(["method=dmn", f"benchmark={benchmark}", *overrides]), file)
+    target = compose_unchecked([f"benchmark={benchmark}"]).benchmark["_target_"]
+    by_class = locate(target).task_type is ClassTask
+    method, export = ("ncm", export_class_features) if by_class else ("dmn", export_features)
+    path = export(compose_run([f"method={method}", f"benchmark={benchmark}", *overrides]), file)
     if is_first_process():
         console.print(str(path), markup=False)
 

@@ -37,63 +37,90 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
 }
+GREY = "#808080"
 MARKERS = "os^D"  # the second round of colours gets another one
 MAX_ANNOTATED = 12
+MAX_MARKED = 50
+BAND = 0.85  # of the height of a line is for dots
+BAR: Any = {"elinewidth": 1.0, "capsize": 1.5}
 BYTE_PARTS = {
     "model": ("model_bytes", "head_bytes", "buffer_bytes"),
     "memory": ("memory_bytes",),
     "teacher": ("teacher_bytes",),
 }
+SMALL_BYTES = 2**20 / 10  # below this, KiB tell more
 Curve = tuple[Sequence[float], Sequence[float | None]]
 
 
-def accuracy_curves(ours: Mapping[str, Curve], printed: Mapping[str, Curve] | None = None) -> str:
-    """Draw accuracy (percent) over the number of classes; printed curves are dashed, in our colour."""
+def accuracy_curves(
+    ours: Mapping[str, Curve], printed: Mapping[str, Curve] | None = None, over: str = "classes seen"
+) -> str:
+    """Draw accuracy (percent) over the number of classes, or what ``over`` says; printed curves are dashed."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("classes seen", "accuracy (%)")
+        figure, axes = one_axes(over, "accuracy (%)")
         printed = printed or {}
         for index, label in enumerate(dict.fromkeys([*ours, *printed])):
             colour = COLOURS[index % len(COLOURS)]
             marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
             if label in ours:
+                marker = marker if len(ours[label][0]) <= MAX_MARKED else ""
                 axes.plot(*_floats(ours[label]), marker=marker, color=colour, label=label)
             if label in printed:
                 axes.plot(*_floats(printed[label]), linestyle="--", color=colour, label=f"{label}, printed")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _svg(figure)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return svg_text(figure)
 
 
 def dataset_accuracies(
     names: Sequence[str],
     ours: Mapping[str, Sequence[float | None]],
     printed: Mapping[str, Sequence[float | None]] | None = None,
+    spread: Mapping[str, Sequence[float | None]] | None = None,
 ) -> str:
-    """Draw accuracies (percent) of data sets, one line of dots for each; printed ones are hollow, in our colour."""
+    """Draw accuracies (percent) of data sets, one line of dots for each.
+
+    Args:
+        names: of the data sets, or of other settings that have a line each.
+        ours: accuracies by the name of a row, one for each of the lines.
+        printed: likewise; hollow, in our colour.
+        spread: half the lengths of the bars through our dots.
+    """
     with matplotlib.rc_context(STYLE):
-        printed = printed or {}
+        printed, spread = printed or {}, spread or {}
         legend_columns = 2 if max(map(len, ours)) < 30 else 1
-        height = 0.8 + len(names) * max(0.3, 0.035 * len(ours)) + 0.17 * -(-len(ours) // legend_columns)
-        figure, axes = _axes("accuracy (%)", "", size=(5.6, height))
-        offsets = np.linspace(-0.3, 0.3, len(ours)) if len(ours) > 1 else np.zeros(1)
+        height = 0.8 + len(names) * max(0.3, 0.045 * len(ours)) + 0.17 * -(-len(ours) // legend_columns)
+        figure, axes = one_axes("accuracy (%)", "", size=(5.6, height))
+        offsets = BAND * ((np.arange(len(ours)) + 0.5) / len(ours) - 0.5)
         for index, (label, offset) in enumerate(zip(ours, offsets, strict=True)):
             style: Any = {"color": COLOURS[index % len(COLOURS)], "linestyle": "none"}
             style["marker"] = MARKERS[index // len(COLOURS) % len(MARKERS)]
             rows = np.arange(len(names)) + offset
-            axes.plot(np.array(ours[label], dtype=np.float64), rows, label=label, **style)
+            values = np.array(ours[label], dtype=np.float64)
+            axes.plot(values, rows, label=label, **style)
             if label in printed:
                 axes.plot(np.array(printed[label], dtype=np.float64), rows, fillstyle="none", **style)
+            if label in spread:
+                halves = np.array(spread[label], dtype=np.float64)
+                axes.errorbar(values, rows, xerr=halves, fmt="none", ecolor=style["color"], **BAR)
+        if printed:
+            axes.plot([], [], marker="o", color=INK, linestyle="none", fillstyle="none", label="printed")
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.grid(axis="x", color="#808080", alpha=0.3, linewidth=0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        for end in range(1, len(names)):
+            axes.axhline(end - 0.5, color=GREY, alpha=0.3, linewidth=0.5)
+        axes.grid(axis="x", color=GREY, alpha=0.3, linewidth=0.5)
         figure.legend(loc="outside lower left", ncols=legend_columns)
-        return _svg(figure)
+        return svg_text(figure)
 
 
-def accuracy_matrix(matrix: Sequence[Sequence[float | None]]) -> str:
+def accuracy_matrix(
+    matrix: Sequence[Sequence[float | None]], columns: str = "classes of task", rows: str = "after task"
+) -> str:
     """Draw accuracies (fractions) of each task's classes (columns) after each task (rows) in percent."""
     with matplotlib.rc_context(STYLE):
         percent = 100 * np.array(matrix, dtype=np.float64)
-        figure, axes = _axes("classes of task", "after task", size=(4.2, 3.6))
+        figure, axes = one_axes(columns, rows, size=(4.2, 3.6))
         image = axes.imshow(np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100, interpolation="none")
         figure.colorbar(image, ax=axes, label="accuracy (%)", fraction=0.046)
         if len(percent) <= MAX_ANNOTATED:
@@ -101,52 +128,57 @@ def accuracy_matrix(matrix: Sequence[Sequence[float | None]]) -> str:
                 if not np.isnan(value):
                     colour = "#ffffff" if value < 50 else "#000000"
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        _whole_ticks(axes)
-        return _svg(figure)
+        whole_ticks(axes)
+        return svg_text(figure)
 
 
 def confusion_matrix(counts: NDArray[np.int64], task_sizes: Sequence[int]) -> str:
     """Draw counts ``(C, C)``, true class by predicted class, as shares of the true class."""
     with matplotlib.rc_context(STYLE):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        figure, axes = _axes("predicted class", "true class", size=(4.2, 3.6))
+        figure, axes = one_axes("predicted class", "true class", size=(4.2, 3.6))
         image = axes.imshow(shares, cmap="magma", vmin=0, vmax=1, interpolation="none")
         figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
         for end in np.cumsum(task_sizes)[:-1]:
-            axes.axhline(end - 0.5, color="#808080", linewidth=0.4)
-            axes.axvline(end - 0.5, color="#808080", linewidth=0.4)
-        _whole_ticks(axes)
-        return _svg(figure)
+            axes.axhline(end - 0.5, color=GREY, linewidth=0.4)
+            axes.axvline(end - 0.5, color=GREY, linewidth=0.4)
+        whole_ticks(axes)
+        return svg_text(figure)
 
 
-def bytes_per_task(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Draw measured bytes after each task, stacked, in MiB; heads and buffers count as model."""
+def bytes_per_task(entries: Sequence[Mapping[str, Any]], after: str = "after task") -> str:
+    """Draw measured bytes after each task, stacked, in MiB or, where that is little, KiB; heads count as model."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("after task", "MiB", size=(4.2, 3.0))
+        parts = {
+            label: np.array([sum(entry.get(key) or 0 for key in keys) for entry in entries], dtype=np.float64)
+            for label, keys in BYTE_PARTS.items()
+        }
+        unit, size = ("MiB", 2**20) if sum(parts.values(), np.zeros(1)).max() >= SMALL_BYTES else ("KiB", 2**10)
+        figure, axes = one_axes(after, unit, size=(4.2, 3.0))
         tasks = [entry.get("task", index) for index, entry in enumerate(entries)]
         below = np.zeros(len(tasks))
-        for (label, keys), colour in zip(BYTE_PARTS.items(), COLOURS, strict=False):
-            mebibytes = np.array([sum(entry.get(key) or 0 for key in keys) for entry in entries]) / 2**20
-            if mebibytes.any():
-                axes.bar(tasks, mebibytes, bottom=below, color=colour, label=label)
-            below += mebibytes
+        for (label, values), colour in zip(parts.items(), COLOURS, strict=False):
+            if values.any():
+                axes.bar(tasks, values / size, bottom=below, color=colour, label=label)
+            below += values / size
         if below.any():
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def accuracy_over_memory(sweeps: Mapping[str, Curve]) -> str:
     """Draw accuracy (percent) over memory (MB), one line for each sweep."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("memory (MB)", "average incremental accuracy (%)")
+        figure, axes = one_axes("memory (MB)", "average incremental accuracy (%)")
         for index, (label, curve) in enumerate(sweeps.items()):
             axes.plot(*_floats(curve), marker="o", color=COLOURS[index % len(COLOURS)], label=label)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _svg(figure)
+        return svg_text(figure)
 
 
-def _axes(x_label: str, y_label: str, size: tuple[float, float] = (6.4, 3.4)) -> tuple[Figure, Axes]:
+def one_axes(x_label: str, y_label: str, size: tuple[float, float] = (6.4, 3.4)) -> tuple[Figure, Axes]:
+    """Return a figure of a size in inches with one labelled axes."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
@@ -159,12 +191,23 @@ def _floats(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return x, y
 
 
-def _whole_ticks(axes: Axes) -> None:
+def whole_ticks(axes: Axes) -> None:
+    """Label whole numbers alone, and no more of them than there is room for."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _svg(figure: Figure) -> str:
+def as_file(picture: str) -> str:
+    """Return a picture of a page as the text of a file of its own: dark on white, whatever the theme around it."""
+    width, height = (float(size) for size in re.findall(r'viewBox="0 0 (\S+) (\S+)"', picture)[0])
+    opening = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width:g}pt" height="{height:g}pt" style="color: #1b1b1b; background: #ffffff"'
+    )
+    return picture.replace("<svg", opening, 1)
+
+
+def svg_text(figure: Figure) -> str:
     """Return the picture without document type, addresses and style sheet."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mmcl"}):

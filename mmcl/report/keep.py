@@ -9,12 +9,15 @@ from typing import Any
 
 from mmcl.errors import UserError
 from mmcl.report.store import Result, find_results
+from mmcl.report.traces import pictured, trace_files
 
 OF_THE_MACHINE = ("paths.", "trainer.devices", "force")
 
 
 def keep_results(runs: Path, folder: Path) -> list[Path]:
-    """Copy every finished result below ``runs`` to ``folder/<method>-<identity>/``, with its confusion matrices.
+    """Copy every finished result below ``runs`` to ``folder/<method>-<identity>/``, with what its pictures need.
+
+    That is its confusion matrices and, of an online stream, the traces at the start, in the middle and at the end.
 
     Raises:
         UserError: there is no finished result.
@@ -35,6 +38,10 @@ def _keep(result: Result, folder: Path) -> Path:
     path.write_text(json.dumps(content, indent=1) + "\n")
     for confusion in result.path.parent.glob("confusion_*.csv"):
         (kept / confusion.name).write_text(confusion.read_text())
+    for trace in pictured(list(trace_files(result.path.parent).values())):
+        copy = kept / trace.relative_to(result.path.parent)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(trace.read_bytes())
     return path
 
 

@@ -14,13 +14,18 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from mmcl.report import figures
+from mmcl.report import figures, stream_figures
 from mmcl.report.comparison import ComparedTable, compare, overrides_of, pick_from
 from mmcl.report.console import HEADINGS, number, seeds, signed, spread
 from mmcl.report.figures import Curve
-from mmcl.report.memory_sweep import Sweep, find_sweeps
-from mmcl.report.store import Result
+from mmcl.report.memory_sweep import find_sweeps
+from mmcl.report.store import TEST, Result
+from mmcl.report.table_figures import sweep_picture, table_pictures
 from mmcl.report.tables import Table
+from mmcl.report.traces import Trace, pictured, read_traces, with_usage
+
+MAX_ROWS = 100  # of a table about one run; longer ones show some rows
+SHOWN_ROWS = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +38,11 @@ class TableView:
 
 @dataclass(frozen=True, eq=False)
 class RunView:
-    """What the page shows of a run: the result and its pictures."""
+    """What the page shows of a run: the result, and its pictures of usual and of large width."""
 
     result: Result
     pictures: Mapping[str, Markup]
+    large: Mapping[str, Markup]
 
 
 def write_report(
@@ -65,13 +71,17 @@ def write_page(
 ) -> Path:
     """Write one page about tables whose rows are already joined with their runs; see ``write_report``."""
     sweeps = find_sweeps(results)
+    traced, unreadable = _traces_of(results)
     page = _template().render(
-        tables=[TableView(table, _table_pictures(table)) for table in compared if table.measured],
+        tables=[TableView(table, _marked(table_pictures(table))) for table in compared if table.measured],
         missing=[table.table for table in compared if not table.measured],
         sweeps=sweeps,
-        sweep_picture=_sweep_picture({sweep.label: sweep for sweep in sweeps}),
-        runs=[RunView(result, _run_pictures(result)) for result in results],
-        problems=problems,
+        sweep_picture=Markup(sweep_picture({sweep.label: sweep for sweep in sweeps})) if sweeps else "",
+        runs=[
+            RunView(result, _marked(_run_pictures(result)), _marked(_trace_pictures(result, traces)))
+            for result, traces in zip(results, traced, strict=True)
+        ],
+        problems=[*problems, *unreadable],
         headings=HEADINGS,
         overrides_of=overrides_of,
         seeds=seeds,
@@ -83,66 +93,77 @@ def _template() -> Template:
     loader = PackageLoader("mmcl.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters.update(number=_number, signed=_signed, spread=_spread)
-    environment.filters.update(choice=_choice, bytes=_bytes, percent=_percent, seconds=_seconds)
+    environment.filters.update(choice=_choice, bytes=_bytes, percent=_percent, seconds=_seconds, thinned=_thinned)
     return environment.get_template("page.html")
 
 
-def _table_pictures(compared: ComparedTable) -> dict[str, Markup]:
-    if compared.table.columns:
-        return _dataset_pictures(compared)
-    ours: dict[str, Curve] = {}
-    printed: dict[str, Curve] = {}
-    for entry in compared.rows:
-        curve, printed_curve = entry.measured.get("accuracy_curve"), entry.row.printed.get("accuracy_curve")
-        # Where tasks are data sets, their accuracies are no curve over classes.
-        if isinstance(curve, tuple) and entry.results and not entry.results[0].task_names:
-            classes = np.cumsum(entry.results[0].task_sizes).tolist()
-            ours[entry.row.label] = (classes[: len(curve)], curve)
-            if isinstance(printed_curve, tuple) and len(printed_curve) == len(classes):
-                printed[entry.row.label] = (classes, printed_curve)
-    sweeps = {entry.row.label: entry.sweep for entry in compared.rows if entry.sweep is not None}
-    pictures = {}
-    if ours:
-        caption = "Accuracy over classes" + (", ours solid and printed dashed" if printed else "")
-        pictures[caption] = Markup(figures.accuracy_curves(ours, printed))
-    if sweeps:
-        pictures["Average incremental accuracy over memory"] = _sweep_picture(sweeps)
-    return pictures
+def _traces_of(results: Sequence[Result]) -> tuple[list[list[Trace]], list[str]]:
+    """Read the traces of runs on streams; return those of each run, and lines about files that cannot be read."""
+    found = [read_traces(result.path.parent) if result.evaluations else ([], []) for result in results]
+    return [traces for traces, _ in found], [line for _, lines in found for line in lines]
 
 
-def _dataset_pictures(compared: ComparedTable) -> dict[str, Markup]:
-    """Draw the measured rows; one data set alone needs no picture beside its column."""
-    names = compared.table.columns
-    ours: dict[str, list[float | None]] = {}
-    printed: dict[str, list[float | None]] = {}
-    for entry in compared.rows:
-        cells = compared.cells(entry)[: len(names)]
-        if any(cell.ours is not None for cell in cells):
-            ours[entry.row.label] = [cell.ours for cell in cells]
-            if any(cell.printed is not None for cell in cells):
-                printed[entry.row.label] = [cell.printed for cell in cells]
-    if len(names) < 2 or not ours:
-        return {}
-    caption = "Accuracy on each data set" + (", ours filled and printed hollow" if printed else "")
-    return {caption: Markup(figures.dataset_accuracies(names, ours, printed))}
+def _marked(pictures: Mapping[str, str]) -> dict[str, Markup]:
+    return {caption: Markup(picture) for caption, picture in pictures.items()}
 
 
-def _sweep_picture(sweeps: Mapping[str, Sweep]) -> Markup:
-    curves: dict[str, Curve] = {
-        label: (sweep.memory_mb, [100 * value for value in sweep.average]) for label, sweep in sweeps.items()
-    }
-    return Markup(figures.accuracy_over_memory(curves)) if curves else Markup("")
-
-
-def _run_pictures(result: Result) -> dict[str, Markup]:
-    pictures = _answer_pictures_of_datasets(result) if result.task_names else _answer_pictures(result)
+def _run_pictures(result: Result) -> dict[str, str]:
+    after = "after task"
+    if result.evaluations:
+        pictures, after = _answer_pictures_of_streams(result), "after distribution"
+    elif result.task_names:
+        pictures = _answer_pictures_of_datasets(result)
+    else:
+        pictures = _answer_pictures(result)
     if result.bytes_per_task:
-        pictures["bytes of model and memory"] = Markup(figures.bytes_per_task(result.bytes_per_task))
+        pictures["bytes of model and memory"] = figures.bytes_per_task(result.bytes_per_task, after)
     return pictures
 
 
-def _answer_pictures_of_datasets(result: Result) -> dict[str, Markup]:
-    pictures: dict[str, Markup] = {}
+def _trace_pictures(result: Result, traces: Sequence[Trace]) -> dict[str, str]:
+    pictures: dict[str, str] = {}
+    in_plane = pictured([trace for trace in traces if trace.plane is not None])
+    if in_plane:
+        keys = any(trace.keys is not None for trace in in_plane)
+        caption = "decision regions" + (
+            "; dots are keys, the larger the more often their units won since they were last scrambled" if keys else ""
+        )
+        windows = len(result.task_sizes)
+        pictures[caption] = stream_figures.decision_regions(in_plane, result.class_names, windows)
+    used = with_usage(traces)
+    if used:
+        caption = "share of wins of each unit in each distribution, without those before a scramble in it; scrambles"
+        if any(after.windows > before.windows + 1 for before, after in zip(used, used[1:], strict=False)):
+            caption = (
+                "share of wins of each unit between kept traces, without those before a scramble; mean of scrambles"
+            )
+        pictures[caption] = stream_figures.unit_usage(used)
+    return pictures
+
+
+def _answer_pictures_of_streams(result: Result) -> dict[str, str]:
+    """Draw the answers to test samples; others may select settings and get no picture."""
+    pictures: dict[str, str] = {}
+    several = len(result.task_sizes) > 1
+    curves: dict[str, Curve] = {}
+    for readout, entry in result.readouts_on(TEST).items():
+        curve = _percent_entries(entry.get("accuracy_curve"), len(result.task_sizes))
+        if any(value is not None for value in curve):
+            curves[readout] = (range(1, len(curve) + 1), curve)
+    if curves and several:
+        caption = "accuracy on the distributions met so far"
+        pictures[caption] = figures.accuracy_curves(curves, over="distributions met")
+    for readout, entry in result.readouts_on(TEST).items():
+        if entry.get("accuracy_matrix") and several:
+            matrix = figures.accuracy_matrix(entry["accuracy_matrix"], "distribution", "after distribution")
+            pictures[f"{readout}: accuracy matrix"] = matrix
+        if readout in result.confusions:
+            pictures[f"{readout}: confusion matrix"] = figures.confusion_matrix(result.confusions[readout], ())
+    return pictures
+
+
+def _answer_pictures_of_datasets(result: Result) -> dict[str, str]:
+    pictures: dict[str, str] = {}
     names = result.task_names
     curves: dict[str, list[float | None]] = {}
     for readout, entry in result.readouts.items():
@@ -150,11 +171,11 @@ def _answer_pictures_of_datasets(result: Result) -> dict[str, Markup]:
         if any(value is not None for value in curve):
             curves[readout] = curve
     if curves and len(names) > 1:
-        pictures["accuracy on each data set"] = Markup(figures.dataset_accuracies(names, curves))
+        pictures["accuracy on each data set"] = figures.dataset_accuracies(names, curves)
     evaluated = [index for curve in curves.values() for index, value in enumerate(curve) if value is not None]
     latest = names[max(evaluated, default=len(names) - 1)]
     for readout, counts in result.confusions.items():
-        pictures[f"{readout}: confusion matrix of {latest}"] = Markup(figures.confusion_matrix(counts, ()))
+        pictures[f"{readout}: confusion matrix of {latest}"] = figures.confusion_matrix(counts, ())
     return pictures
 
 
@@ -164,8 +185,8 @@ def _percent_entries(curve: Sequence[float | None] | None, count: int) -> list[f
     return [*percent, *[None] * count][:count]
 
 
-def _answer_pictures(result: Result) -> dict[str, Markup]:
-    pictures: dict[str, Markup] = {}
+def _answer_pictures(result: Result) -> dict[str, str]:
+    pictures: dict[str, str] = {}
     classes = np.cumsum(result.task_sizes).tolist()
     curves: dict[str, Curve] = {}
     for readout, entry in result.readouts.items():
@@ -174,14 +195,14 @@ def _answer_pictures(result: Result) -> dict[str, Markup]:
             percent = [None if value is None else 100 * value for value in curve]
             curves[readout] = (classes[: len(curve)], percent[: len(classes)])
     if curves:
-        pictures["accuracy over classes"] = Markup(figures.accuracy_curves(curves))
+        pictures["accuracy over classes"] = figures.accuracy_curves(curves)
     for readout, entry in result.readouts.items():
         matrix = entry.get("accuracy_matrix")
         if matrix:
-            pictures[f"{readout}: accuracy matrix"] = Markup(figures.accuracy_matrix(matrix))
+            pictures[f"{readout}: accuracy matrix"] = figures.accuracy_matrix(matrix)
         if readout in result.confusions:
-            counts = figures.confusion_matrix(result.confusions[readout], result.task_sizes)
-            pictures[f"{readout}: confusion matrix"] = Markup(counts)
+            counts = result.confusions[readout]
+            pictures[f"{readout}: confusion matrix"] = figures.confusion_matrix(counts, result.task_sizes)
     return pictures
 
 
@@ -225,7 +246,18 @@ def _choice(value: Any) -> str:
 
 
 def _bytes(value: Any) -> str:
-    return "" if value is None else f"{value / 2**20:.2f} MiB"
+    if value is None:
+        return ""
+    if value >= figures.SMALL_BYTES:
+        return f"{value / 2**20:.2f} MiB"
+    return f"{value / 2**10:.2f} KiB" if value else "0"
+
+
+def _thinned(entries: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Return entries with their positions: all of them or, of very many, some at equal distances and the last."""
+    step = 1 if len(entries) <= MAX_ROWS else -(-len(entries) // SHOWN_ROWS)
+    rows = list(enumerate(entries))
+    return rows[step - 1 :: step] if len(rows) % step == 0 else [*rows[step - 1 :: step], rows[-1]]
 
 
 def _seconds(value: Any) -> str:

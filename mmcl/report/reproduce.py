@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 from rich.console import Console
 
+from mmcl.pool import run_all
 from mmcl.report.comparison import Overrides, canonical, compare
 from mmcl.report.console import show
 from mmcl.report.page import write_page
@@ -24,7 +26,7 @@ class RunFailedError(Exception):
     """A run of a row did not leave a finished result."""
 
 
-def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: Path | str) -> int:
+def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: Path | str, jobs: int = 0) -> int:
     """Run all rows of a table, print ours beside printed, write ``report_<table>.html`` to ``runs_dir``.
 
     A failed row is reported and does not stop the others. Finished runs return at once, so that the same
@@ -35,6 +37,8 @@ def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: 
         extra_overrides: typed after the overrides of every row, such as ``trainer=cpu``. ``seed=1,2,3`` runs every
             row once for each seed, and shows mean and standard deviation.
         runs_dir: folder below which runs get their directories.
+        jobs: 0 runs one after the other, each in a process of its own that shows its lines; more is how many silent
+            processes share the runs, each on one thread.
 
     Returns:
         0 when every row ran, 1 when one failed, 130 when interrupted.
@@ -48,7 +52,7 @@ def reproduce(table_path: Path | str, extra_overrides: Sequence[str], runs_dir: 
     failures: list[str] = []
     code = 0
     try:
-        _run_rows(table, extra_overrides, Path(runs_dir).expanduser(), produced, failures, console)
+        _run_rows(table, extra_overrides, Path(runs_dir).expanduser(), jobs, produced, failures, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command continues here.", style="yellow")
         code = INTERRUPTED
@@ -66,18 +70,21 @@ def _run_rows(
     table: Table,
     extra_overrides: Sequence[str],
     runs_dir: Path,
+    jobs: int,
     produced: dict[Overrides, list[Result]],
     failures: list[str],
     console: Console,
 ) -> None:
     rows = dict.fromkeys(overrides for row in table.rows for overrides in row.runs)
     wanted = [(overrides, extra) for overrides in rows for extra in _per_seed(extra_overrides)]
-    for index, (overrides, extra) in enumerate(wanted):
-        arguments = [*overrides, *extra, f"paths.runs={runs_dir}"]
+    runs = [[*overrides, *extra, f"paths.runs={runs_dir}"] for overrides, extra in wanted]
+    outcomes = run_all(runs, jobs) if jobs else repeat(None)
+    for index, (arguments, outcome) in enumerate(zip(runs, outcomes)):  # noqa: B905 - repeat has no end
         command = f"python -m mmcl.run {shlex.join(arguments)}"
         _say(console, f"[{index + 1}/{len(wanted)}] {command}", style="bold")
         try:
-            produced.setdefault(overrides, []).append(_run(arguments, console))
+            result = _run(arguments, console) if outcome is None else _finished(outcome)
+            produced.setdefault(wanted[index][0], []).append(result)
         except RunFailedError as error:
             failures.append(f"{command}: {error}")
 
@@ -107,12 +114,18 @@ def _run(arguments: Sequence[str], console: Console) -> Result:
             raise
     if process.returncode != 0:
         raise RunFailedError(f"exit code {process.returncode}")
-    path = Path(last_line)
-    results, problems = find_results(path.parent) if path.name == "result.json" else ([], [])
+    return _finished(Path(last_line))
+
+
+def _finished(outcome: Path | Exception) -> Result:
+    """Read the finished result that a run names."""
+    if isinstance(outcome, Exception):
+        raise RunFailedError(str(outcome))
+    results, problems = find_results(outcome.parent) if outcome.name == "result.json" else ([], [])
     for result in results:
-        if result.path == path and result.finished:
+        if result.path == outcome and result.finished:
             return result
-    raise RunFailedError("; ".join(problems) or f"named no finished result.json, but {last_line!r}")
+    raise RunFailedError("; ".join(problems) or f"named no finished result.json, but {str(outcome)!r}")
 
 
 def _say(console: Console, line: str, style: str = "") -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 
 SCHEMA = 1
+TEST = "test"
 GROUPS_WITHOUT_INFLUENCE = ("paths", "logger", "force", "hydra")
 KINDS: dict[str, type] = {
     "status": str,
@@ -41,7 +42,8 @@ class Result:
         command: the command that made it.
         readouts: figures of each readout.
         task_sizes: new classes of each task.
-        task_names: names of the tasks where each is a data set of its own; empty for class-incremental runs.
+        task_names: names of the tasks where each is a data set of its own or a distribution of a stream; empty for
+            class-incremental runs.
         class_names: names in class order.
         bytes_per_task: bytes of model and memory after each task.
         timing: wall time, and seconds and images per second of each stage.
@@ -86,6 +88,23 @@ class Result:
     def seed(self) -> Any:
         """The seed of the run, or ``?``."""
         return self.config.get("seed", "?")
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """Samples that an online stream asks after each distribution, ``test`` first; empty for other runs."""
+        benchmark = self.config.get("benchmark")
+        asked = benchmark.get("evaluate") if isinstance(benchmark, Mapping) else None
+        if not isinstance(asked, list):
+            return ()
+        return (TEST, *(str(name) for name in asked if name != TEST))
+
+    def readouts_on(self, evaluation: str = TEST) -> dict[str, Mapping[str, Any]]:
+        """Return the figures of each readout on some samples; those of others bear their name behind the readout's."""
+        if evaluation != TEST:
+            ending = f"_{evaluation}"
+            return {name.removesuffix(ending): self.readouts[name] for name in self.readouts if name.endswith(ending)}
+        endings = tuple(f"_{name}" for name in self.evaluations if name != TEST)
+        return {name: figures for name, figures in self.readouts.items() if not name.endswith(endings)}
 
     def deciding_config(self, *left_out: str) -> str:
         """Return what decides the figures, as JSON: the configuration without hardware, folders and some groups.

@@ -23,7 +23,7 @@ PERCENT_FIGURES = (
 CURVE_FIGURES = ("accuracy_curve", "acc_oracle_curve")
 SWEEP_FIGURES = ("auc_average", "auc_last", "apm_start", "apm_end")
 FIGURES = (*PERCENT_FIGURES, *CURVE_FIGURES, *SWEEP_FIGURES)
-SOURCES = ("paper", "survey", "log", "plot", "unverified")
+SOURCES = ("paper", "survey", "log", "measured", "plot", "unverified")
 
 # A curve has an entry for each task, and None where the paper prints nothing.
 PrintedCurve = tuple[float | None, ...]
@@ -118,8 +118,9 @@ class Table:
 
 
 def find_tables() -> list[Path]:
-    """Return the files of all shipped tables, sorted by name."""
-    return sorted(shipped_folder("experiments").rglob("*.yaml"))
+    """Return the files of all shipped tables, sorted by name; searches (``experiments/search``) are none."""
+    folder = shipped_folder("experiments")
+    return sorted(path for path in folder.rglob("*.yaml") if path.parent != folder / "search")
 
 
 def load_table(path: Path | str) -> Table:

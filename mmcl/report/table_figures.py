@@ -1,0 +1,126 @@
+"""Pictures of compared tables: those of a page by their captions, and one for a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mmcl.errors import UserError
+from mmcl.report import figures
+from mmcl.report.comparison import Cell, ComparedTable
+from mmcl.report.figures import Curve
+from mmcl.report.memory_sweep import Sweep
+from mmcl.whole_files import write_whole
+
+FIGURE = "last_accuracy"
+FORMAT = ".svg"
+Line = dict[str, Cell]
+
+
+def table_pictures(compared: ComparedTable) -> dict[str, str]:
+    """Draw what a page shows of a table with measured rows."""
+    if compared.table.columns:
+        # One data set alone needs no picture beside its column.
+        several = len(compared.table.columns) > 1
+        return _with_caption(compared, "Accuracy on each data set") if several else {}
+    if _of_streams(compared):
+        return _with_caption(compared, "Accuracy after the stream")
+    pictures = _curves(compared)
+    sweeps = {entry.row.label: entry.sweep for entry in compared.rows if entry.sweep is not None}
+    if sweeps:
+        pictures["Average incremental accuracy over memory"] = sweep_picture(sweeps)
+    return pictures
+
+
+def figure_of_table(compared: ComparedTable) -> str:
+    """Draw the measured rows as dots: a line for each data set or setting, a colour for each method.
+
+    Where tasks are no data sets, it shows the last accuracy, and the last part of a label, "Memory Head, CDI", is the
+    setting. Bars through dots are the standard deviation over seeds.
+    """
+    lines = _dots(compared)
+    ours: dict[str, list[float | None]] = {}
+    printed: dict[str, list[float | None]] = {}
+    spread: dict[str, list[float | None]] = {}
+    for method in dict.fromkeys(method for line in lines.values() for method in line):
+        cells = [line.get(method, Cell(FIGURE)) for line in lines.values()]
+        ours[method] = [cell.ours for cell in cells]
+        if any(cell.printed is not None for cell in cells):
+            printed[method] = [cell.printed for cell in cells]
+        if any(cell.spread is not None for cell in cells):
+            spread[method] = [cell.spread for cell in cells]
+    return figures.dataset_accuracies(list(lines), ours, printed, spread)
+
+
+def write_figure(compared: ComparedTable, path: Path) -> Path:
+    """Write the figure of a table to an SVG file, whole or not at all.
+
+    Raises:
+        UserError: no row was measured, or the file has another ending.
+    """
+    if path.suffix != FORMAT:
+        raise UserError(f"{path}: figures are written as SVG. Type: {path.with_suffix(FORMAT)}")
+    if not any(_dots(compared).values()):
+        raise UserError(
+            f"table {compared.table.name}: no finished run of any row. Type: mmcl reproduce {compared.table.name}, or "
+            "name the folder of its runs by --runs"
+        )
+    text = figures.as_file(figure_of_table(compared)) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def sweep_picture(sweeps: Mapping[str, Sweep]) -> str:
+    """Draw accuracy over memory, a line for each sweep."""
+    curves: dict[str, Curve] = {
+        label: (sweep.memory_mb, [100 * value for value in sweep.average]) for label, sweep in sweeps.items()
+    }
+    return figures.accuracy_over_memory(curves)
+
+
+def _with_caption(compared: ComparedTable, caption: str) -> dict[str, str]:
+    cells = [cell for line in _dots(compared).values() for cell in line.values()]
+    if not cells:
+        return {}
+    hollow = any(cell.printed is not None for cell in cells)
+    return {caption + (", ours filled and printed hollow" if hollow else ""): figure_of_table(compared)}
+
+
+def _of_streams(compared: ComparedTable) -> bool:
+    return any(result.evaluations for entry in compared.rows for result in entry.results)
+
+
+def _dots(compared: ComparedTable) -> dict[str, Line]:
+    """Return the lines of dots by data set or setting: a cell for each method that was measured."""
+    lines: dict[str, Line] = {name: {} for name in compared.table.columns}
+    for entry in compared.rows:
+        label = entry.row.label
+        if compared.table.columns:
+            cells = dict(zip(lines, compared.cells(entry), strict=False))  # beyond the columns, there is a mean
+        else:
+            method, _, setting = label.rpartition(", ")
+            label, cells = method or label, {setting if method else "": entry.cell(FIGURE)}
+        if any(cell.ours is not None for cell in cells.values()):
+            for name, cell in cells.items():
+                lines.setdefault(name, {})[label] = cell
+    return lines
+
+
+def _curves(compared: ComparedTable) -> dict[str, str]:
+    ours: dict[str, Curve] = {}
+    printed: dict[str, Curve] = {}
+    for entry in compared.rows:
+        curve, printed_curve = entry.measured.get("accuracy_curve"), entry.row.printed.get("accuracy_curve")
+        # Where tasks are data sets, their accuracies are no curve over classes.
+        if isinstance(curve, tuple) and entry.results and not entry.results[0].task_names:
+            classes = np.cumsum(entry.results[0].task_sizes).tolist()
+            ours[entry.row.label] = (classes[: len(curve)], curve)
+            if isinstance(printed_curve, tuple) and len(printed_curve) == len(classes):
+                printed[entry.row.label] = (classes, printed_curve)
+    if not ours:
+        return {}
+    caption = "Accuracy over classes" + (", ours solid and printed dashed" if printed else "")
+    return {caption: figures.accuracy_curves(ours, printed)}
