@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -118,3 +118,27 @@ def refuse_not_finite(**tensors: Tensor) -> None:
                 f"the {name} of a Memory Head have NaN or infinite values in {count} of {len(bad)} samples (first: "
                 f"{first}); nothing was changed. Look at the data, or lower the learning rate before the head"
             )
+
+
+def refuse_other_state(own: dict[str, Tensor], state: Mapping[str, Any], prefix: str) -> None:
+    """Refuse the state of a head of another size or kind.
+
+    Args:
+        own: parameters and buffers of the head, by name.
+        state: of a net.
+        prefix: what stands before a name there.
+
+    Raises:
+        UserError: names both sizes, or the option.
+    """
+    for name, tensor in own.items():
+        found = state.get(prefix + name)
+        if found is not None and found.shape != tensor.shape:
+            raise UserError(
+                f"the state's {prefix}{name} has the size {tuple(found.shape)}, but this Memory Head's is "
+                f"{tuple(tensor.shape)}; type the key_mem_units, key_size, shared_keys, layer_norm and numbers of "
+                "features that the state was saved with"
+            )
+    if f"{prefix}M" in state and (f"{prefix}mu" in state) != ("mu" in own):
+        saved = str(f"{prefix}mu" in state).lower()
+        raise UserError(f"the state of this Memory Head ({prefix}M) was saved with scramble={saved}; type that")

@@ -23,6 +23,7 @@ from mmcl.methods.memory_head.checks import (
     known_unit_rule,
     refuse_experimental,
     refuse_not_finite,
+    refuse_other_state,
 )
 
 
@@ -296,7 +297,7 @@ class MHLinear(nn.Module):
                 f"{len(winners)}"
             )
         if gather is not None or counted is not None:
-            queries, best, winners = self._of_all_processes(queries, best, winners, gather, counted)
+            queries, best, winners = upkeep.of_all_processes(queries, best, winners, gather, counted)
             before, wins = wins, self._wins_of(winners, queries)
             if self.scramble:  # what this process counted in the forward pass makes room for what all of them won
                 self.key_counter.add_(wins.sum(dim=0) - before.sum(dim=0))
@@ -315,22 +316,6 @@ class MHLinear(nn.Module):
     def _wins_of(self, winners: Tensor, like: Tensor) -> Tensor:
         """Return 1 at the winners ``(b, q)`` and 0 elsewhere ``(b, q, m)``."""
         return matching.place(1, winners[:, :, None], like.new_empty(*winners.shape, self.key_mem_units))
-
-    def _of_all_processes(
-        self,
-        queries: Tensor,
-        best: Tensor,
-        winners: Tensor,
-        gather: Callable[[Tensor], Tensor] | None,
-        counted: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return X, R and winners of the global batch; one call of ``gather`` for all of them."""
-        counts = queries.new_ones(len(queries)) if counted is None else counted.to(queries)
-        rows = torch.cat([queries, best, winners.to(queries), counts[:, None]], dim=1)
-        rows = rows if gather is None else gather(rows)
-        rows = rows[rows[:, -1] > 0, :-1]
-        queries, best, winners = torch.split(rows, [self.key_size, self.banks, self.banks], dim=1)
-        return queries, best, winners.long()
 
     def _scramble(
         self, queries: Tensor, best: Tensor, winners: Tensor, gather: Callable[[Tensor], Tensor] | None
@@ -366,18 +351,7 @@ class MHLinear(nn.Module):
         Raises:
             UserError: the state is of a head of another size or kind.
         """
-        own = dict(self.named_parameters(recurse=False)) | dict(self.named_buffers(recurse=False))
-        for name, tensor in own.items():
-            found = state_dict.get(prefix + name)
-            if found is not None and found.shape != tensor.shape:
-                raise UserError(
-                    f"the state's {prefix}{name} has the size {tuple(found.shape)}, but this Memory Head's is "
-                    f"{tuple(tensor.shape)}; type the key_mem_units, key_size, shared_keys, layer_norm and numbers of "
-                    "features that the state was saved with"
-                )
-        if f"{prefix}M" in state_dict and (f"{prefix}mu" in state_dict) != ("mu" in own):
-            saved = str(f"{prefix}mu" in state_dict).lower()
-            raise UserError(f"the state of this Memory Head ({prefix}M) was saved with scramble={saved}; type that")
+        refuse_other_state(dict(self.named_parameters()) | dict(self.named_buffers()), state_dict, prefix)
         state_dict = {f"{prefix}_extra_state": self.get_extra_state(), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -123,3 +124,27 @@ def count_use(mu: Tensor, eta: Tensor, counts: Tensor, samples: int) -> None:
     """Count wins ``(q, m)`` of b samples: mu grows by them, winners' age begins again, and all keys grow older by b."""
     mu.add_(counts)
     eta.masked_fill_(counts > 0, 0).add_(samples)
+
+
+def of_all_processes(
+    queries: Tensor,
+    best: Tensor,
+    winners: Tensor,
+    gather: Callable[[Tensor], Tensor] | None,
+    counted: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return X, R and winners ``(b, q)`` of the global batch.
+
+    Args:
+        queries: X of this process.
+        best: R likewise.
+        winners: best keys likewise, int64.
+        gather: brings a tensor ``(b, n)`` to the rows of all processes; called once. Rows of zeros do not count.
+        counted: which of this process's samples count, bool ``(b,)``; None counts all.
+    """
+    counts = queries.new_ones(len(queries)) if counted is None else counted.to(queries)
+    rows = torch.cat([queries, best, winners.to(queries), counts[:, None]], dim=1)
+    rows = rows if gather is None else gather(rows)
+    rows = rows[rows[:, -1] > 0, :-1]
+    queries, best, winners = torch.split(rows, [queries.shape[1], best.shape[1], best.shape[1]], dim=1)
+    return queries, best, winners.long()

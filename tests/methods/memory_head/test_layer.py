@@ -355,6 +355,7 @@ def test_a_net_around_the_head_can_be_compiled() -> None:
     assert compiled[0][0].weight.grad.equal(plain[0][0].weight.grad)  # type: ignore[index]
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize(
     "name", ["head 768->10, batch 8", "head 768->10, delta 2, batch 8", "stream 2->4, cosine, Adam"]
 )
