@@ -110,7 +110,7 @@ def points(grids: Grids, trials: int, draw_seed: int = 0) -> list[dict[str, Any]
 
 def typed(point: Mapping[str, Any]) -> list[str]:
     """Return the overrides of a point."""
-    return [f"{key}={'null' if value is None else value}" for key, value in sorted(point.items())]
+    return [f"{key}={yaml.safe_dump(value).split(chr(10))[0]}" for key, value in sorted(point.items())]
 
 
 def tune(name: str, extra_overrides: Sequence[str], runs_dir: Path, table_file: Path, jobs: int) -> Path:

@@ -62,7 +62,7 @@ def fit_stage(
         benchmark.serve_training(stage.samples, stage.schedule.batch_size, draw)
         watchers: list[Callback] = [
             SeedEpochs(*draw),
-            EpochFigures(f"task {task.index}, stage {stage.name}", _advice(stage), report),
+            EpochFigures(f"task {task.index}, stage {stage.name}", _advice(stage, method), report),
             SameBuffers(),
             EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs),
         ]
@@ -77,13 +77,15 @@ def fit_stage(
     method.end_stage(stage, task)
 
 
-def _advice(stage: Stage) -> str:
+def _advice(stage: Stage, method: Method[Any]) -> str:
     """Return an override that lowers the learning rate of a stage."""
-    if isinstance(stage.schedule, StepSchedule):
-        return f"method.schedule.lr={stage.schedule.lr / 10:g}"
-    if not isinstance(stage.schedule, Schedule):
-        return "a tenth of method.lr"
-    return "method.later_tasks.lr=0.01"
+    schedule = stage.schedule
+    if isinstance(schedule, StepSchedule):
+        return f"method.schedule.lr={schedule.lr / 10:g}"
+    if isinstance(schedule, Schedule):
+        key = stage.name if hasattr(method.config, stage.name) else "later_tasks"
+        return f"method.{key}.lr={schedule.lr / 10:g}"
+    return f"method.lr={method.config.lr / 10:g}"
 
 
 def compile_backbones(method: Method[Any]) -> None:

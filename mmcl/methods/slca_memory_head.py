@@ -142,7 +142,7 @@ class SlcaMemoryHead(Slca):
         """Return what the heads in alignment remember of the last batch of its first epoch: later epochs use it."""
         if not self.aligning or self.config.remembered != "published":
             return []
-        parts = [head._remembered for head in memory_heads(self.answering)]
+        parts = [head.remembered for head in memory_heads(self.answering)]
         return [
             {"queries": part.queries, "best": part.best}
             for part in parts
@@ -152,7 +152,7 @@ class SlcaMemoryHead(Slca):
     def set_extra_state(self, state: list[dict[str, Tensor]]) -> None:
         """Take what was remembered."""
         for head, part in zip(memory_heads(self.answering), state, strict=False):
-            remembered = head._remembered
+            remembered = head.remembered
             remembered.queries, remembered.best = (part[name].to(self.device) for name in ("queries", "best"))
 
 

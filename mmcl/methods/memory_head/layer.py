@@ -149,7 +149,7 @@ class MHLinear(nn.Module):
         check_head(self)
         self.banks = 1 if shared_keys else out_features
         self.weights_of_unit = (out_features if shared_keys else 1) * (in_features + bias)
-        self._remembered = Remembered()  # an object of its own, as a module is slow to take tensors
+        self.remembered = Remembered()  # an object of its own, as a module is slow to take tensors
         self._input_for_keys: Tensor | None = None
         self._create(device)
 
@@ -183,7 +183,7 @@ class MHLinear(nn.Module):
     @property
     def chosen(self) -> Tensor | None:
         """I, the units that the latest forward pass chose, best first, int64 ``(b, q, k)``; None before."""
-        return self._remembered.chosen
+        return self.remembered.chosen
 
     def set_input_for_keys(self, inputs: Tensor) -> None:
         """Say what the next forward passes match with the keys, ``(b, ...)``; for ``key_input=True``."""
@@ -217,7 +217,7 @@ class MHLinear(nn.Module):
             refuse_not_finite(inputs=flat, queries=queries, responses=best, outputs=outputs)
         if self.scramble:
             self.key_counter.add_(wins.sum(dim=0))
-        remembered = self._remembered
+        remembered = self.remembered
         remembered.chosen, remembered.wins = chosen, wins
         if self.training:
             remembered.queries, remembered.best = queries.detach(), best.detach()[:, :, 0]
@@ -286,7 +286,7 @@ class MHLinear(nn.Module):
         Raises:
             RuntimeError: there was no forward pass in training mode, or a later one had another number of samples.
         """
-        remembered = self._remembered  # of which nothing has a gradient, nor has what is changed below
+        remembered = self.remembered  # of which nothing has a gradient, nor has what is changed below
         queries, best, chosen, wins = remembered.queries, remembered.best, remembered.chosen, remembered.wins
         if queries is None or best is None or chosen is None or wins is None:
             raise RuntimeError("MHLinear.update() needs a forward pass in training mode before it")

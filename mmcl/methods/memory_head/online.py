@@ -64,7 +64,9 @@ class MemoryHead(OnlineMethod):
         layers: list[nn.Module] = []
         if below is not None:
             layers = [nn.Linear(dimension, below), nn.Tanh()]
-        return nn.Sequential(*layers, memory_head(self.config.head, below or dimension, self.ingredients.classes))
+        head = memory_head(self.config.head, below or dimension, self.ingredients.classes)
+        head.sparse_gradients = self.config.optimizer == "row_adam"
+        return nn.Sequential(*layers, head)
 
     @property
     def head(self) -> MHLinear:

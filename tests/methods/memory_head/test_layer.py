@@ -151,7 +151,7 @@ def test_an_update_needs_a_training_batch() -> None:
 def test_in_evaluation_the_last_training_batch_gets_new_winners() -> None:
     made, first, second = head(**LEARNING, tau_alpha=-9.0, distance="euclidean"), *batches(2)
     made(first)
-    queries, best = first, made._remembered.best
+    queries, best = first, made.remembered.best
     keys = made.K.clone()
     made.eval()(second)
     assert made.chosen is not None
@@ -228,7 +228,7 @@ def test_random_units_are_the_same_on_all_processes() -> None:
         return torch.cat([own, own])
 
     for made in pair:
-        made._remembered = copy.deepcopy(pair[0]._remembered)
+        made.remembered = copy.deepcopy(pair[0].remembered)
         made.update(gather)
     assert pair[0].scrambling_count.item() == 1
     assert pair[0].M.equal(pair[1].M)
@@ -250,9 +250,9 @@ def test_the_plain_cosine_is_compared_and_the_attention_stays() -> None:
     published, plain = (head(**BUSY, cosine_scale=scale) for scale in (True, False))
     inputs = batches(1)[0]
     torch.testing.assert_close(plain(inputs), published(inputs))
-    assert published._remembered.best is not None
-    assert plain._remembered.best is not None
-    torch.testing.assert_close(plain._remembered.best, published._remembered.best * math.sqrt(5))
+    assert published.remembered.best is not None
+    assert plain.remembered.best is not None
+    torch.testing.assert_close(plain.remembered.best, published.remembered.best * math.sqrt(5))
 
 
 def test_standardised_by_its_deviation() -> None:

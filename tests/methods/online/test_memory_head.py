@@ -29,6 +29,19 @@ def test_every_step_is_one_update() -> None:
     assert not torch.equal(before, head.K)
 
 
+def test_an_optimiser_that_leaves_resting_units_alone_learns_the_same() -> None:
+    size = {"dimension": 300, "classes": 100}  # below some size, all units are cheaper at once
+    samples, labels = torch.randn(40, 300, generator=torch.Generator().manual_seed(3)), torch.arange(40) // 8
+    learners = [
+        learner("memory_head", f"optimizer={name}", "head.key_mem_units=100", **size) for name in ("adam", "row_adam")
+    ]
+    for method in learners:
+        learn(method, samples, labels)
+    dense, by_row = learners
+    assert by_row.head.M.grad.is_sparse
+    torch.testing.assert_close(weights(by_row), weights(dense), atol=1e-5, rtol=1e-5)
+
+
 def test_a_layer_below_the_head_learns_too() -> None:
     method = learner("memory_head", "up=6")
     assert [type(layer) for layer in method.network] == [nn.Linear, nn.Tanh, MHLinear]
