@@ -12,6 +12,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class DivergedError(UserError):
+    """A loss or a weight is not finite: other settings are needed."""
+
+
 class MissingFileError(UserError):
     """A file that the user has to bring is not there."""
 

@@ -21,11 +21,17 @@ def run_all(runs: Sequence[Sequence[str]], jobs: int) -> Iterator[Path | Excepti
         The path of each ``result.json``, or what went wrong, in the order of ``runs``.
     """
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        for future in [pool.submit(_run, list(overrides)) for overrides in runs]:
-            try:
-                yield Path(future.result())
-            except Exception as error:  # noqa: BLE001 - told by whoever asked for the run
-                yield error
+        futures = [pool.submit(_run, list(overrides)) for overrides in runs]
+        try:
+            for future in futures:
+                try:
+                    outcome: Path | Exception = Path(future.result())
+                except Exception as error:  # noqa: BLE001 - told by whoever asked for the run
+                    outcome = error
+                yield outcome
+        finally:  # whoever asked may want no more
+            for future in futures:
+                future.cancel()
 
 
 def _run(overrides: list[str]) -> str:

@@ -17,7 +17,7 @@ import yaml
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from mmcl.config.locate import shipped_folder
-from mmcl.errors import UserError, nearest
+from mmcl.errors import DivergedError, UserError, nearest
 from mmcl.pool import run_all
 from mmcl.report.store import find_results
 from mmcl.whole_files import write_whole
@@ -110,7 +110,8 @@ def points(grids: Grids, trials: int, draw_seed: int = 0) -> list[dict[str, Any]
 
 def typed(point: Mapping[str, Any]) -> list[str]:
     """Return the overrides of a point."""
-    return [f"{key}={yaml.safe_dump(value).split(chr(10))[0]}" for key, value in sorted(point.items())]
+    values = {key: yaml.safe_dump(value, default_flow_style=True, width=10**6) for key, value in sorted(point.items())}
+    return [f"{key}={value.splitlines()[0]}" for key, value in values.items()]
 
 
 def tune(name: str, extra_overrides: Sequence[str], runs_dir: Path, table_file: Path, jobs: int) -> Path:
@@ -127,7 +128,7 @@ def tune(name: str, extra_overrides: Sequence[str], runs_dir: Path, table_file: 
         The path of the table.
 
     Raises:
-        UserError: a trial failed, or nothing of what is asked for was measured.
+        UserError: a trial failed, but by diverging, which counts as 0; or nothing of what is asked for was measured.
     """
     search = load_search(name)
     trials = [
@@ -142,9 +143,10 @@ def tune(name: str, extra_overrides: Sequence[str], runs_dir: Path, table_file: 
     ]
     accuracies = []
     for done, outcome in enumerate(run_all(commands, jobs), start=1):
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, Exception) and not isinstance(outcome, DivergedError):
             raise UserError(f"python -m mmcl.run {' '.join(commands[done - 1])}: {outcome}") from outcome
-        accuracies.append(_accuracy(outcome, search.choose_by))
+        # a setting under which a method diverges is the worst of all
+        accuracies.append(0.0 if isinstance(outcome, Exception) else _accuracy(outcome, search.choose_by))
         if done % 50 == 0 or done == len(trials):
             sys.stderr.write(f"{done} of {len(trials)} trials\n")
     write_table(search, list(_choices(search, trials, accuracies)), table_file, name)

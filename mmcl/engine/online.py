@@ -84,7 +84,7 @@ def write_trace(method: OnlineMethod, benchmark: OnlineBenchmark, folder: Path, 
     ``regions`` uint8 ``(GRID, GRID)`` holds the predicted classes of the points of ``xs (GRID,)`` and ``ys (GRID,)``,
     row by row of y.
     """
-    values: dict[str, Any] = {name: tensor.detach().cpu().numpy() for name, tensor in method.trace().items()}
+    values: dict[str, Any] = {name: tensor.detach().cpu().clone().numpy() for name, tensor in method.trace().items()}
     if benchmark.dimension == 2:
         values |= decision_regions(method, benchmark.stream.test.features)
 
@@ -104,9 +104,12 @@ def decision_regions(method: OnlineMethod, samples: Tensor) -> dict[str, Any]:
     xs, ys = (torch.linspace(float(low[i] - border[i]), float(high[i] + border[i]), GRID) for i in range(2))
     points = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
     training = method.training
+    counters = [buffer.clone() for buffer in method.buffers()]
     method.eval()
     with torch.no_grad():
         scores = method.scores(points.to(method.device))
     method.train(training)
+    for buffer, before in zip(method.buffers(), counters, strict=True):
+        buffer.copy_(before)  # a look at the learner is no use of its units
     classes = next(iter(scores.values())).argmax(dim=1).to(torch.uint8).reshape(GRID, GRID)
     return {"regions": classes.cpu().numpy(), "xs": xs.numpy(), "ys": ys.numpy()}

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 from omegaconf import DictConfig
 
 from mmcl.engine.versions import Versions
-from mmcl.errors import UserError
+from mmcl.errors import DivergedError, UserError
 from mmcl.randomness import key
 
 Figures = dict[str, float]
@@ -95,7 +95,7 @@ class EpochFigures(Callback):
         report: called with the epoch and its figures, equal on all processes.
 
     Raises:
-        UserError: a loss is not finite; the checkpoint of the epoch before stays the last.
+        DivergedError: a loss is not finite; the checkpoint of the epoch before stays the last.
     """
 
     def __init__(self, where: str, advice: str, report: Callable[[int, Figures], None]) -> None:
@@ -116,7 +116,7 @@ class EpochFigures(Callback):
         sound = all(abs(value) < float("inf") for value in means.values())
         # The last step of the epoch may have broken weights that no loss has met yet.
         if not (sound and bool(torch.stack([p.isfinite().all() for p in pl_module.parameters()]).all())):
-            raise UserError(
+            raise DivergedError(
                 f"the loss or a weight is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. "
                 f"The last good state is kept. Try a smaller learning rate, such as {self.advice}"
             )

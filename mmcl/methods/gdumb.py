@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mmcl.config.schema import setting
-from mmcl.errors import UserError
+from mmcl.errors import DivergedError, UserError
 from mmcl.memory.stream_buffer import BalancedBuffer, Integer, draw_integers
 from mmcl.methods.online import OnlineConfig, OnlineIngredients
 from mmcl.methods.online_replay import Buffered, BufferedConfig
@@ -67,7 +67,7 @@ class Gdumb(Buffered):
         """Learn from the memory, from the start.
 
         Raises:
-            UserError: a loss or a weight is not finite.
+            DivergedError: a loss or a weight is not finite.
         """
         with self.drawing("learn"):
             self._draw_network_anew()
@@ -77,7 +77,7 @@ class Gdumb(Buffered):
         loss = self.fit(samples, labels, orders)
         self.network.eval()
         if not all(bool(values.isfinite().all()) for values in (loss, *self.network.parameters())):
-            raise UserError(
+            raise DivergedError(
                 f"the loss on the memory or a weight is not finite after {task.name}. Try a smaller learning rate, "
                 f"such as method.lr={self.config.lr / 10:g}"
             )

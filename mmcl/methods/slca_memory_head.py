@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmcl.backbones.freezing import trainable_parameters
 from mmcl.config.schema import setting
@@ -92,6 +93,8 @@ class SlcaMemoryHead(Slca):
     def on_train_epoch_start(self) -> None:
         """After the first epoch of an alignment, let the heads remember no further batch, as published."""
         super().on_train_epoch_start()
+        for head in memory_heads(self.answering):
+            head.remembered.to(self.device)  # a state is restored before the device is known
         if self.aligning and self.current_epoch and self.config.remembered == "published":
             self.answering.eval()
 
@@ -139,21 +142,41 @@ class SlcaMemoryHead(Slca):
     # ------------------------------------------------------------------ state
 
     def get_extra_state(self) -> list[dict[str, Tensor]]:
-        """Return what the heads in alignment remember of the last batch of its first epoch: later epochs use it."""
+        """Return what the heads in alignment remember of the last batch of its first epoch: later epochs use it.
+
+        Each process remembers its own rows; the state has those of all, so all must call.
+        """
         if not self.aligning or self.config.remembered != "published":
             return []
         parts = [head.remembered for head in memory_heads(self.answering)]
         return [
-            {"queries": part.queries, "best": part.best}
+            {"queries": self._of_all(part.queries), "best": self._of_all(part.best), "counts": self._counts(part.best)}
             for part in parts
             if part.queries is not None and part.best is not None
         ]
 
     def set_extra_state(self, state: list[dict[str, Tensor]]) -> None:
-        """Take what was remembered."""
+        """Take what this process remembered."""
         for head, part in zip(memory_heads(self.answering), state, strict=False):
-            remembered = head.remembered
-            remembered.queries, remembered.best = (part[name].to(self.device) for name in ("queries", "best"))
+            rank = min(self._world()[0], len(part["counts"]) - 1)
+            rows = slice(int(part["counts"][rank]))
+            head.remembered.queries, head.remembered.best = (part[name][rank, rows] for name in ("queries", "best"))
+
+    def _world(self) -> tuple[int, int]:
+        """Return (rank, number of processes)."""
+        return (0, 1) if self._trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _of_all(self, rows: Tensor) -> Tensor:
+        """Return the rows ``(b, n)`` of every process, padded with zeros: ``(processes, longest, n)``."""
+        if self._world()[1] == 1:
+            return rows[None]
+        longest = int(self._counts(rows).max())
+        return self.all_gather(pad(rows, (0, 0, 0, longest - len(rows))))  # type: ignore[return-value]
+
+    def _counts(self, rows: Tensor) -> Tensor:
+        """Return the number of rows of every process, int64 ``(processes,)``."""
+        count = torch.tensor([len(rows)], device=rows.device)
+        return count if self._world()[1] == 1 else self.all_gather(count).flatten()  # type: ignore[union-attr]
 
 
 def memory_heads(modules: nn.ModuleList) -> list[MHLinear]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmcl.errors import UserError, nearest
+from mmcl.errors import DivergedError, UserError, nearest
 from mmcl.methods.memory_head.matching import DISTANCES, QUERIES
 
 UNIT_RULES: dict[str | None, str | None] = {None: None, "none": None, "vanilla": None, "WTA": "WTA"}
@@ -114,7 +114,8 @@ def refuse_not_finite(**tensors: Tensor) -> None:
         bad = ~values.isfinite().flatten(1).all(dim=1)
         if bool(bad.any()):
             count, first = int(bad.sum()), int(bad.long().argmax())
-            raise UserError(
+            kind = UserError if name == "inputs" else DivergedError
+            raise kind(
                 f"the {name} of a Memory Head have NaN or infinite values in {count} of {len(bad)} samples (first: "
                 f"{first}); nothing was changed. Look at the data, or lower the learning rate before the head"
             )

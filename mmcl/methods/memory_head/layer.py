@@ -43,6 +43,12 @@ class Remembered:
     chosen: Tensor | None = None
     wins: Tensor | None = None
 
+    def to(self, device: torch.device) -> None:
+        """Move what is there."""
+        for name, values in list(vars(self).items()):
+            if values is not None:
+                setattr(self, name, values.to(device))
+
 
 class MHLinear(nn.Module):
     """Linear classifier whose weights are blended from memory units that the input chooses by their keys.
@@ -184,6 +190,10 @@ class MHLinear(nn.Module):
     def chosen(self) -> Tensor | None:
         """I, the units that the latest forward pass chose, best first, int64 ``(b, q, k)``; None before."""
         return self.remembered.chosen
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the input for keys behind: its graph belongs to one forward pass and cannot be copied."""
+        return {**self.__dict__, "_input_for_keys": None}
 
     def set_input_for_keys(self, inputs: Tensor) -> None:
         """Say what the next forward passes match with the keys, ``(b, ...)``; for ``key_input=True``."""
