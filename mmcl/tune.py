@@ -186,7 +186,9 @@ def write_table(search: Search, choices: Sequence[Choice], path: Path, name: str
         }
         for choice in choices
     ]
-    text = f"# mmcl tune {name} wrote this file\n" + yaml.safe_dump(
+    folder, file = shipped_folder("experiments").resolve(), path.resolve()
+    table = file.relative_to(folder).with_suffix("").as_posix() if file.is_relative_to(folder) else path
+    text = f"# mmcl reproduce {table}\n# Written by: mmcl tune {name}\n" + yaml.safe_dump(
         {**search.table, "rows": rows}, sort_keys=False, allow_unicode=True, width=120
     )
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -44,7 +44,9 @@ class OnlineBenchmarkConfig(BenchmarkConfig):
                     f"benchmark.evaluate: unknown samples '{name}'.{nearest(name, EVALUATIONS)} Known: {known}"
                 )
         if TEST not in self.evaluate:
-            raise UserError(f"benchmark.evaluate={list(self.evaluate)}: test must be among them")
+            raise UserError(f"benchmark.evaluate={list(self.evaluate)}: test must be among them. Type [test]")
+        if len(set(self.evaluate)) < len(self.evaluate):
+            raise UserError(f"benchmark.evaluate={list(self.evaluate)}: expected none twice")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ class OnlineBenchmark(Benchmark):
         """Read the stream; does nothing the second time."""
         if self._stream is None:
             stream = self.read()
-            check_stream(stream)
+            try:
+                check_stream(stream)
+            except UserError as error:
+                files = ", ".join(str(item.path) for item in self.describe_data()) or f"benchmark={self.name}"
+                raise UserError(f"{files}: {error}. Bring the files again") from error
             self._stream = stream
 
     @property
@@ -204,6 +210,8 @@ def check_stream(stream: OnlineStream) -> None:
     classes, distributions = len(stream.class_names), len(stream.distribution_names)
     for name in EVALUATIONS:
         samples: StreamSamples = getattr(stream, name)
+        if len(samples) == 0:
+            raise UserError(f"the stream has no {name} samples: expected at least one")
         if not bool(samples.features.isfinite().all()):
             row = int((~samples.features.isfinite().all(dim=1)).nonzero()[0])
             raise UserError(f"the stream's {name} sample {row} has a value that is not a finite number")

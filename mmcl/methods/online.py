@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ class OnlineConfig(ComponentConfig):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"method.{name}={value}: expected {' or '.join(known)}.{nearest(value, known)}")
-        if self.lr <= 0 or self.weight_decay < 0:
+        if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf):
             raise UserError(
                 f"method.lr={self.lr}, method.weight_decay={self.weight_decay}: expected more than 0 and at least 0"
             )
@@ -237,7 +238,7 @@ class OnlineMethod(Method[StreamTask]):
         taken: int = module_bytes(self.network).total
         if taken > budget:
             raise UserError(
-                f"method.total_bytes={budget}: the network of method={self.config.name} alone takes {taken}. Type "
-                f"method.total_bytes={taken} or more, or a smaller network"
+                f"method.total_bytes={budget}: the network of method={self.config.name} alone takes {taken} "
+                f"bytes. Type method.total_bytes={taken} or more, or a smaller network"
             )
         return budget - taken

@@ -164,7 +164,7 @@ def changed(part: str, name: str, values: torch.Tensor) -> OnlineStream:
         (changed("train", "distributions", torch.tensor([0, 1, 0, 1])), "one after the other"),
         (changed("train", "distributions", torch.tensor([1, 1, 1, 1])), "must begin with 0"),
         (changed("train", "distributions", torch.tensor([0, 0, 0, 0])), "1 distributions, but 2 names"),
-        (replace(made_up([1]), train=samples([])), "must begin with 0"),
+        (replace(made_up([1]), train=samples([])), "no train samples"),
     ],
 )
 def test_a_stream_that_a_learner_would_choke_on_is_refused(stream: OnlineStream, message: str) -> None:

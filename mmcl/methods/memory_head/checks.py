@@ -71,14 +71,12 @@ def check_head(options: Any) -> None:
     if unit_rule == "WTA" and key_rule is None:
         raise UserError(f"upd_m=WTA with upd_k={options.upd_k}: expected upd_k=ad_hoc_WTA or upd_k=grad_WTA")
     if key_rule == "ad_hoc_WTA" and options.beta_k is None:
-        raise UserError(
-            "beta_k=null with upd_k=ad_hoc_WTA: expected the step of the keys; type for example beta_k=0.001"
-        )
+        raise UserError("beta_k=null with upd_k=ad_hoc_WTA: expected the step of the keys, such as 0.001")
     for name in ("key_mem_units", "delta", "key_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: expected at least 1")
-    if options.sigma_eu <= 0:
+    if not 0 < options.sigma_eu < math.inf:
         raise UserError(f"sigma_eu={options.sigma_eu}: expected more than 0")
 
 

@@ -59,5 +59,15 @@ def check_memory_head(options: Any) -> None:
 
 
 def memory_head(keys: MemoryHeadKeys, in_features: int, out_features: int) -> MHLinear:
-    """Build a head with a run's options; keys are drawn before units, from torch's generator."""
+    """Build a head with a run's options; keys are drawn before units, from torch's generator.
+
+    Raises:
+        UserError: keys of another size than the queries.
+    """
+    if keys.key_size not in (None, in_features) and not keys.psi_fn.startswith("resize"):
+        raise UserError(
+            f"method.head.key_size={keys.key_size}: method.head.psi_fn={keys.psi_fn} gives queries of "
+            f"{in_features}, the size of the inputs. Type method.head.key_size={in_features} or "
+            "method.head.psi_fn=resize1d"
+        )
     return MHLinear(in_features, out_features, **{field.name: getattr(keys, field.name) for field in fields(keys)})

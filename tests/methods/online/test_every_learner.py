@@ -114,7 +114,7 @@ def test_a_budget_in_bytes_decides_how_many_samples_are_kept(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_network_beyond_the_budget_is_refused(name: str) -> None:
     taken = module_bytes(learner(name).network).total
-    with pytest.raises(UserError, match=rf"method.total_bytes={taken - 1}: the network .* takes {taken}\. Type"):
+    with pytest.raises(UserError, match=rf"method.total_bytes={taken - 1}: the network .* takes {taken} bytes\. Type"):
         learner(name, f"total_bytes={taken - 1}")
     if name not in BUFFERED:
         assert learner(name, f"total_bytes={taken}").bytes_left == 0
@@ -140,3 +140,14 @@ def test_a_network_beyond_the_budget_is_refused(name: str) -> None:
 def test_keys_that_mean_nothing_are_refused(name: str, typed: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         learner(name, typed)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0"])
+def test_a_rate_that_is_no_number_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="method.lr"):
+        learner("vanilla", f"lr={value}")
+
+
+def test_keys_of_another_size_are_refused_by_their_key() -> None:
+    with pytest.raises(UserError, match=r"method\.head\.key_size=5.*Type method\.head\.key_size=2"):
+        learner("memory_head", "head.key_size=5")
