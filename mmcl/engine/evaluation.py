@@ -7,18 +7,19 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 from mmcl.engine.trainers import make_trainer
 from mmcl.methods.base import Method
-from mmcl.protocol import ClassTask
+from mmcl.protocol import ClassTask, Task
 
 
 class CountAnswers(Callback):
     """Feeds each readout's scores to its metrics, on the device, without a copy to the host."""
 
-    def __init__(self, readouts: Mapping[str, MetricCollection], task: ClassTask) -> None:
+    def __init__(self, readouts: Mapping[str, MetricCollection], task: Task) -> None:
         self.readouts, self.task = readouts, task
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,7 +39,11 @@ class CountAnswers(Callback):
         """Count a batch."""
         scores, labels = outputs
         for name, values in scores.items():
-            self.readouts[name].update(values, labels, self.task.index)
+            self.count(name, values, labels, batch)
+
+    def count(self, readout: str, scores: Tensor, labels: Tensor, batch: Any) -> None:
+        """Count what one readout says about a batch."""
+        self.readouts[readout].update(scores, labels, self.task.index)
 
 
 def evaluate(

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from mmcl.benchmarks.online import TEST, OnlineBenchmark
+from mmcl.engine.evaluation import CountAnswers
 from mmcl.engine.trainers import make_trainer
 from mmcl.methods.online import OnlineMethod
 from mmcl.metrics.stream_metrics import stream_metrics
@@ -38,31 +38,13 @@ def online_metrics(method: OnlineMethod, benchmark: OnlineBenchmark) -> dict[str
     }
 
 
-class CountDistributions(Callback):
-    """Feeds each readout's scores to its metrics, on the device."""
+class CountDistributions(CountAnswers):
+    """Feeds each readout's scores to the metrics of the samples that were asked, with their distributions."""
 
-    def __init__(self, readouts: Mapping[str, MetricCollection], task: StreamTask) -> None:
-        self.readouts, self.task = readouts, task
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the counts to where the scores are."""
-        for metrics in self.readouts.values():
-            metrics.to(pl_module.device)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: EvaluationBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        scores, labels = outputs
-        for name, values in scores.items():
-            metrics = self.readouts[answer_name(name, batch.evaluation)]
-            metrics.update(values, labels, task=self.task.index, distributions=batch.distributions)
+    def count(self, readout: str, scores: Tensor, labels: Tensor, batch: EvaluationBatch) -> None:
+        """Count what one readout says about a batch."""
+        metrics = self.readouts[answer_name(readout, batch.evaluation)]
+        metrics.update(scores, labels, task=self.task.index, distributions=batch.distributions)
 
 
 def evaluate_online(
