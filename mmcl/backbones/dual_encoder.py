@@ -6,28 +6,18 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmcl.backbones.freezing import freeze, restore_frozen_modes
 from mmcl.errors import UserError
+from mmcl.texts.tokens import Tokenizer, cut_tokens
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 MEASURED_LENGTHS = 16  # a sentence that is too long is counted up to this multiple of the context length
-
-
-class Tokenizer(Protocol):
-    """Turns sentences into numbers, as the tokenizers of open_clip do."""
-
-    def __call__(self, texts: list[str], context_length: int) -> Tensor:
-        """Return int64 ``(P, context_length)``, padded at the end.
-
-        A sentence that is too long is cut so that its last token is the end of text.
-        """
-        ...
 
 
 class DualEncoder(nn.Module):
@@ -96,7 +86,13 @@ class DualEncoder(nn.Module):
                 "and end included. Shorten it where the prompts are kept, or type method.prompts=tip: "
                 f"{shorten(sentence, 120)!r}"
             )
-        tokens = tokens[:, :limit]
+        return self._without_padding(tokens[:, :limit])
+
+    def tokenize_beginnings(self, sentences: Sequence[str]) -> Tensor:
+        """Return tokens as :meth:`tokenize`, of a sentence that is too long those of its beginning."""
+        return self._without_padding(cut_tokens(self.tokenizer, sentences, self.context_length).tokens)
+
+    def _without_padding(self, tokens: Tensor) -> Tensor:
         if self._ignores_padding and len(tokens):
             tokens = tokens[:, : int(self._end_of_text(tokens).max()) + 1]
         return tokens.to(self._text.token_embedding.weight.device)

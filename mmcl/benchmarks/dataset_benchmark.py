@@ -137,11 +137,9 @@ class FeatureTasks(Benchmark):
 
 
 @dataclass
-class DatasetBenchmarkConfig(BenchmarkConfig):
+class EncodingConfig(BenchmarkConfig):
     """Keys of benchmarks whose images are encoded here."""
 
-    view_seed: int = setting("Keys the altered views, which all runs share whatever their seed is.")
-    exact: bool = setting("Make views image by image with PIL, as published; slower.")
     workers: int = setting("Processes that read image files; 0 reads in the encoding process.")
     encode_batch_size: int = setting("Views that the image encoder sees at once.")
     features_precision: str = setting("Type of cached features: float16 halves the file, float32 keeps all digits.")
@@ -158,8 +156,38 @@ class DatasetBenchmarkConfig(BenchmarkConfig):
             )
 
 
-class DatasetBenchmark(FeatureTasks):
-    """Data sets of images that are encoded once, each feature cached."""
+class EncodingBenchmark(FeatureTasks):
+    """Images and texts that are encoded once, each feature cached."""
+
+    Config: ClassVar[type[BenchmarkConfig]] = EncodingConfig
+    config: EncodingConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._encoders: Encoders | None = None
+
+    def connect(self, encoders: Encoders) -> None:
+        """Take the encoders that stand before the images and texts."""
+        self._encoders = encoders
+
+    @property
+    def encoders(self) -> Encoders:
+        """The encoders that were connected."""
+        if self._encoders is None:
+            raise RuntimeError("connect comes before tasks")
+        return self._encoders
+
+
+@dataclass
+class DatasetBenchmarkConfig(EncodingConfig):
+    """Keys of benchmarks whose images are encoded under views."""
+
+    view_seed: int = setting("Keys the altered views, which all runs share whatever their seed is.")
+    exact: bool = setting("Make views image by image with PIL, as published; slower.")
+
+
+class DatasetBenchmark(EncodingBenchmark):
+    """Data sets of images under views, a task each."""
 
     Config: ClassVar[type[BenchmarkConfig]] = DatasetBenchmarkConfig
     config: DatasetBenchmarkConfig
@@ -167,7 +195,6 @@ class DatasetBenchmark(FeatureTasks):
     def __init__(self, config: DatasetBenchmarkConfig) -> None:
         super().__init__(config)
         self._datasets: list[ImageTextDataset] = []
-        self._encoders: Encoders | None = None
 
     @abstractmethod
     def dataset_names(self) -> list[str]:
@@ -181,10 +208,6 @@ class DatasetBenchmark(FeatureTasks):
         """Read the lists of all data sets; does nothing the second time."""
         if not self._datasets:
             self._datasets = [self.read_dataset(name) for name in self.dataset_names()]
-
-    def connect(self, encoders: Encoders) -> None:
-        """Take the encoders that stand before the images and texts."""
-        self._encoders = encoders
 
     @property
     def task_names(self) -> list[str]:
@@ -203,9 +226,7 @@ class DatasetBenchmark(FeatureTasks):
 
     def behind_encoders(self, index: int) -> ImagesBehindEncoders:
         """Return a data set behind the encoders, with what only an export asks for."""
-        if self._encoders is None:
-            raise RuntimeError("connect comes before tasks")
-        return ImagesBehindEncoders(self._datasets[index], self._encoders, self.config)
+        return ImagesBehindEncoders(self._datasets[index], self.encoders, self.config)
 
 
 class ImagesBehindEncoders:

@@ -116,18 +116,30 @@ class CachedEncoders:
         stored = self._stored(wanted, arrays, work)
         return ImageFeatures(stored.features, stored.arrays["labels"], stored.arrays["sources"])
 
-    def texts(self, name: str, sentences: Sentences) -> TextFeatures:
+    @property
+    def digest(self) -> str:
+        """What features depend on beside images and sentences: weights, tokenizer and precision of the computation."""
+        computation = self._computation()
+        return "-".join(str(computation[name]) for name in sorted(computation))
+
+    def texts(self, name: str, sentences: Sentences, too_long: str = "refuse") -> TextFeatures:
         """Return the features of sentences, ``(P, D)``.
+
+        Args:
+            name: words for messages and the cache listing.
+            sentences: P texts with their classes.
+            too_long: what becomes of a sentence that the encoder cannot take: ``refuse``, or ``cut`` to what fits.
 
         Raises:
             UserError: a sentence is too long for the encoder, or the disk is full.
         """
+        tokenize = {"refuse": self.encoder.tokenize, "cut": self.encoder.tokenize_beginnings}[too_long]
         description = {**self._computation(), "sentences": digest_sentences(sentences)}
         wanted = Wanted(name, description, (len(sentences.texts), self.encoder.dimension), "float32")
 
         def batches(parts: list[Tensor]) -> Iterator[Tensor]:
             for rows in parts:
-                yield self.encoder.tokenize([sentences.texts[row] for row in rows.tolist()])
+                yield tokenize([sentences.texts[row] for row in rows.tolist()])
 
         work = Work(name, self.batch_size, batches, lambda encoder, tokens: encoder.encode_tokens(tokens))
         stored = self._stored(wanted, {"classes": sentences.classes}, work)

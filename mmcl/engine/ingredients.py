@@ -14,10 +14,9 @@ from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 from mmcl.benchmarks.clip_catalogue import CATALOGUE
-from mmcl.benchmarks.dataset_benchmark import DatasetBenchmark
+from mmcl.benchmarks.dataset_benchmark import EncodingBenchmark
 from mmcl.benchmarks.ns_imagenet import NsImageNet
 from mmcl.benchmarks.online import OnlineBenchmark
-from mmcl.benchmarks.own_features import OwnFeaturesBenchmark
 from mmcl.config.components import build, locate
 from mmcl.config.locate import options, shipped_folder
 from mmcl.engine.encoding import CachedEncoders
@@ -108,11 +107,9 @@ def _for_pretrained(
 def _for_datasets(config: DictConfig, benchmark: Benchmark, method_class: type) -> FeatureIngredients:
     _check_named_datasets(config, benchmark)
     shared = {"seed": config.seed, "task_count": len(benchmark.task_sizes)}
-    if isinstance(benchmark, OwnFeaturesBenchmark):
-        return FeatureIngredients(
-            dimension=benchmark.dimension, logit_scale=benchmark.logit_scale, encoder=None, **shared
-        )
-    assert isinstance(benchmark, DatasetBenchmark)
+    if not isinstance(benchmark, EncodingBenchmark):  # its features come from files
+        files: Any = benchmark
+        return FeatureIngredients(dimension=files.dimension, logit_scale=files.logit_scale, encoder=None, **shared)
     encoder = _load_encoder(config)
     keys = benchmark.config
     cache = FeatureCache(Path(config.paths.cache).expanduser())

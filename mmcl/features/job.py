@@ -53,10 +53,15 @@ class Encoders(Protocol):
         """Length D of a feature."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """What features depend on beside images and sentences."""
+        ...
+
     def images(self, job: EncodingJob) -> ImageFeatures:
         """Return the features of a job, ``(N, V, D)``."""
         ...
 
-    def texts(self, name: str, sentences: Sentences) -> TextFeatures:
-        """Return the features of sentences, ``(P, D)``."""
+    def texts(self, name: str, sentences: Sentences, too_long: str = "refuse") -> TextFeatures:
+        """Return the features of sentences, ``(P, D)``; ``too_long`` is ``refuse``, or ``cut`` to what fits."""
         ...

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from mmcl.backbones.dual_encoder import Tokenizer
+
+class Tokenizer(Protocol):
+    """Turns sentences into numbers, as the tokenizers of open_clip do."""
+
+    def __call__(self, texts: list[str], context_length: int) -> Tensor:
+        """Return int64 ``(P, context_length)``, padded at the end.
+
+        A sentence that is too long is cut so that its last token is the end of text.
+        """
+        ...
 
 
 class CutTokens(NamedTuple):
