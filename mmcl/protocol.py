@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcl.config.schema import Passes
+from mmcl.memory.class_memory import MemoryContent
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,49 @@ class DatasetTask(Task):
     name: str
     class_names: tuple[str, ...]
     encoded: EncodedDataset = field(repr=False)
+
+
+class AskedMemory(NamedTuple):
+    """Queries ``(Q, 1, D)`` with the memory of their classes."""
+
+    queries: ImageFeatures
+    content: MemoryContent
+
+
+@dataclass(frozen=True)
+class MemoryItems:
+    """What queries and rows of a memory are, for people to look at.
+
+    Attributes:
+        queries: the images that are asked, in the order of the test; None where there are features alone.
+        images: the images of the memory, by row; None likewise.
+        sentences: the texts of the memory, by row; empty strings where they are not known.
+    """
+
+    queries: Samples | None
+    images: Samples | None
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MemoryTask(DatasetTask):
+    """Queries about classes, and a memory of images and texts that may be all that is known about these classes.
+
+    Attributes:
+        memory: what is remembered about the classes, each modality grouped by class.
+        encoder: digest of the encoders and their computation.
+        training: labelled queries of the classes of training with their memory, which a method may learn from; sources
+            are rows. None where nothing is to be learned.
+        validation: labelled queries of other classes with their memory, which may choose something; None where
+            ``training`` is.
+        items: what the rows are.
+    """
+
+    memory: MemoryContent = field(repr=False)
+    encoder: str
+    training: AskedMemory | None = field(repr=False)
+    validation: AskedMemory | None = field(repr=False)
+    items: MemoryItems = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class MemoryContent(NamedTuple):
 
     Attributes:
         images: encoded images, perhaps of the web; a class may have none.
-        texts: encoded sentences; every class has some.
+        texts: encoded sentences; every class has some, or none has any (``(0, D)``).
         shots: labelled images that stand for the images in prototypes; None without any.
         class_count: C.
     """
@@ -128,8 +128,8 @@ class ClassMemory(nn.Module):
             encoder: fingerprint of the encoder that they come from.
 
         Raises:
-            UserError: another encoder, no class, a class without text, lengths that differ, or numbers that the storage
-                cannot hold.
+            UserError: another encoder, no class, a class without text where others have some, or with nothing, lengths
+                that differ, or numbers that the storage cannot hold.
         """
         self._require_encoder(encoder)
         self._held = self._made(content)
@@ -138,7 +138,7 @@ class ClassMemory(nn.Module):
         """Remember further classes; class c of the content becomes class C + c.
 
         Raises:
-            UserError: as for :meth:`replace`, or shots here and none there.
+            UserError: as for :meth:`replace`, or shots or texts here and none there.
         """
         self._require_encoder(encoder)
         added = self._made(content)
@@ -148,8 +148,8 @@ class ClassMemory(nn.Module):
         """Remember the classes of another memory behind the own ones, with the prototypes that they have there.
 
         Raises:
-            UserError: it comes from another encoder, averages or stores otherwise, is empty, or has shots and this one
-                none.
+            UserError: it comes from another encoder, averages or stores otherwise, is empty, or has shots or texts and
+                this one none.
         """
         self._require_encoder(other.encoder)
         for name in ("top", "storage"):
@@ -280,6 +280,10 @@ def _joined(first: _Held, second: _Held) -> _Held:
     if (ours.shots is None) != (theirs.shots is None):
         raise UserError(
             "classes with shots and classes without in one memory: bring shots for all of them, or for none"
+        )
+    if (len(ours.texts.classes) == 0) != (len(theirs.texts.classes) == 0):
+        raise UserError(
+            "classes with texts and classes without in one memory: bring sentences for all of them, or for none"
         )
     if ours.texts.features.shape[1] != theirs.texts.features.shape[1]:
         raise UserError(

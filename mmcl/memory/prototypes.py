@@ -22,6 +22,10 @@ from mmcl.errors import UserError
 NORM_FLOOR = 1e-12
 _ALIGNED_BYTES = 64
 _NAMED_CLASSES = 8
+_NEEDED = {
+    "text": "every class of a memory needs at least one. Bring its sentences, or leave the class out",
+    "image": "every class of a memory without texts needs at least one. Bring its images or shots, or leave the class out",
+}
 
 
 class ClassRows(NamedTuple):
@@ -68,10 +72,11 @@ def prototypes(
 
     Returns:
         float32, computed in float32. A class without images (or shots) has no consensus: its first ``top`` texts are
-        averaged, and both prototypes are that mean.
+        averaged, and both prototypes are that mean. Nor is there any where no class has texts: then the first ``top``
+        images of each are averaged (all shots), for both.
 
     Raises:
-        UserError: a class has no text, or a row is of a class beyond C.
+        UserError: a class has no text while others have some, nothing at all, or a row is of a class beyond C.
     """
     text_rows = ClassRows(texts, text_classes)
     image_rows = ClassRows(images, image_classes) if shots is None else ClassRows(*shots)
@@ -87,8 +92,12 @@ def prototypes(
 def class_means(images: Tensor, texts: Tensor, kept_images: int | None, kept_texts: int) -> tuple[Tensor, Tensor]:
     """Return the means float32 ``(D,)`` of the best images ``(n, D)`` and the best texts ``(t, D)`` of one class.
 
-    ``kept_images`` is how many images are averaged, None is all; without images the mean of the texts stands for both.
+    ``kept_images`` is how many images are averaged, None is all. Without one modality the mean of the other stands for
+    both.
     """
+    if not len(texts):
+        image_mean = images[:kept_images].mean(dim=0)
+        return image_mean, image_mean
     worth = consensus(images, texts)
     text_mean = texts.index_select(0, best(worth.texts, kept_texts)).mean(dim=0)
     if not len(images):
@@ -153,7 +162,7 @@ def rows_by_class(rows: ClassRows, class_count: int) -> list[Tensor]:
 
 
 def require_classes(images: ClassRows, texts: ClassRows, class_count: int) -> None:
-    """Check that every class has a text and that no row is of another class.
+    """Check that every class has a text, or an image where there are no texts, and that no row is of another class.
 
     Raises:
         UserError: it is not so.
@@ -164,12 +173,10 @@ def require_classes(images: ClassRows, texts: ClassRows, class_count: int) -> No
                 f"a memory of {class_count} classes has {kind}s of classes {int(rows.classes.min())} to "
                 f"{int(rows.classes.max())}: expected 0 to {class_count - 1}"
             )
-    without = (torch.bincount(texts.classes, minlength=class_count) == 0).nonzero().flatten().tolist()
+    kind, needed = ("text", texts) if len(texts.classes) else ("image", images)
+    without = (torch.bincount(needed.classes, minlength=class_count) == 0).nonzero().flatten().tolist()
     if without:
-        raise UserError(
-            f"no text for {_named(without)} of {class_count}: every class of a memory needs at least one. Bring its "
-            "sentences, or leave the class out"
-        )
+        raise UserError(f"no {kind} for {_named(without)} of {class_count}: {_NEEDED[kind]}")
 
 
 def _aligned(features: Tensor) -> Tensor:
