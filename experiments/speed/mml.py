@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy, normalize
 from mmcl.memory.search import RowIndex, make_index
 from mmcl.methods.mml.learner import ClassKnowledge, MmlLearner, Queries, class_knowledge, near_rows
 from mmcl.methods.mml.optimizers import mml_optimizer
-from mmcl.methods.mml.readout import two_sided_logits
+from mmcl.methods.mml.readout import side_logits
 
 CLASSES, IMAGES, TEXTS, DIMENSION, BATCH, NEIGHBOURS = 100, 10_000, 15_000, 512, 256, 32
 
@@ -46,8 +46,9 @@ class Straightforward:
             scores = normalize(features, dim=1) @ normalize(items, dim=1).T
             near = items[scores.topk(NEIGHBOURS, dim=1).indices]
             sides.append(block.plain(features, near, near) + features)
-        prototypes = knowledge.image_prototypes, knowledge.text_prototypes
-        return two_sided_logits(sides[0], sides[1], *prototypes, learner.temperature)
+        prototypes = (knowledge.image_prototypes, knowledge.text_prototypes)
+        of_images, of_texts = (side_logits(*pair, learner.temperature) for pair in zip(sides, prototypes, strict=True))
+        return of_images + of_texts
 
     def loss(self, batch: Queries) -> Tensor:
         return cross_entropy(self.logits(batch.features), batch.labels)

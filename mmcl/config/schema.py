@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from mmcl.errors import UserError, nearest
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+MEMORY_OPTIMIZERS = ("ema_sgd", "adam", "half_official")
 SCHEDULERS = ("multistep", "cosine")
 
 
@@ -82,6 +83,30 @@ class StepSchedule(Passes):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"{name}={value}: expected {' or '.join(known)}.{nearest(value, known)}")
+
+
+@dataclass
+class MemorySchedule(Passes):
+    """How blocks that reason over a memory are learned, at a constant rate."""
+
+    optimizer: str = setting("ema_sgd (steps of lr / eps), adam, or half_official (Adam on float16 weights).")
+    lr: float = setting("Learning rate, above 0; ema_sgd steps by lr / eps.")
+    eps: float = setting("Added to the root of Adam's second moment, above 0.")
+    weight_decay: float = setting("L2 added to the gradient; 0 is none.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that no optimiser takes."""
+        super().__post_init__()
+        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
+            raise UserError(
+                f"method.schedule: lr={self.lr}, eps={self.eps}, weight_decay={self.weight_decay}: expected more than "
+                "0, more than 0 and at least 0"
+            )
+        if self.optimizer not in MEMORY_OPTIMIZERS:
+            hint = nearest(self.optimizer, MEMORY_OPTIMIZERS)
+            raise UserError(
+                f"method.schedule.optimizer={self.optimizer}: expected one of {', '.join(MEMORY_OPTIMIZERS)}.{hint}"
+            )
 
 
 @dataclass

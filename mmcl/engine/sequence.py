@@ -20,15 +20,16 @@ from mmcl.engine.online import evaluate_online, online_metrics, write_trace
 from mmcl.engine.processes import is_first_process, same_memory
 from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line, with_oracles
+from mmcl.engine.retrieved import LooksUp, write_retrieved
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
 from mmcl.engine.stages import fit_stage, forget_checkpoints
 from mmcl.engine.state import StateFile
 from mmcl.engine.stream import evaluate_stream, forget_stream
 from mmcl.engine.trainers import make_trainer
-from mmcl.engine.versions import tensors
+from mmcl.engine.versions import on_cpu, tensors
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
-from mmcl.protocol import DatasetTask, StreamTask, Task
+from mmcl.protocol import DatasetTask, MemoryTask, StreamTask, Task
 from mmcl.randomness import key
 from mmcl.whole_files import write_whole
 
@@ -156,6 +157,9 @@ class Sequence:
             trainer, seed, folder = self.config.trainer, self.config.seed, self.directory.path
             chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder)
             self.state.oracles.append(chosen)
+            if self.writes and isinstance(task, MemoryTask) and isinstance(method, LooksUp):
+                self.method.to(self.device)
+                write_retrieved(method, task, folder)
         elif isinstance(task, StreamTask):
             evaluate_online(method, benchmark, task, self.readouts, self.config.trainer)
             if self.writes:
@@ -167,7 +171,7 @@ class Sequence:
         """Write ``first_task.pt``, with which other methods may begin."""
         weights = self.method.first_task_weights() if task.index == 0 else None
         if weights is not None and self.writes:
-            content = {name: _on_cpu(value) for name, value in weights.items()}
+            content = {name: on_cpu(value) for name, value in weights.items()}
             write_whole(self.directory.path / "first_task.pt", tensors(content))
 
     def _save(self) -> None:
@@ -175,7 +179,7 @@ class Sequence:
         if not self.writes:
             return
         self.state.wall_seconds = time.perf_counter() - self.began
-        self.state.method = {name: _on_cpu(value) for name, value in self.method.state_dict().items()}
+        self.state.method = {name: on_cpu(value) for name, value in self.method.state_dict().items()}
         self.state_file.save(self.state)
         self.state.method = None
 
@@ -223,11 +227,3 @@ def metrics_of(method: Method[Any], benchmark: Benchmark) -> dict[str, MetricCol
 def _entry(curve: Entries[float | None], index: int) -> float | None:
     """Return an entry of a curve, which ends early for samples that are not asked any more."""
     return curve[index] if index < len(curve) else None
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _on_cpu(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_on_cpu(part) for part in value]
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value

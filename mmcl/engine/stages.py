@@ -12,7 +12,7 @@ from mmcl.backbones.expandable import ExpandableNetwork
 from mmcl.backbones.feature_backbone import FeatureBackbone
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
-from mmcl.config.schema import Schedule, StepSchedule
+from mmcl.config.schema import MemorySchedule, Schedule, StepSchedule
 from mmcl.engine.progress import Progress
 from mmcl.engine.run_directory import MetricsFile
 from mmcl.engine.trainers import EpochCheckpoints, EpochFigures, Figures, SameBuffers, SeedEpochs, make_trainer
@@ -80,7 +80,7 @@ def fit_stage(
 def _advice(stage: Stage, method: Method[Any]) -> str:
     """Return an override that lowers the learning rate of a stage."""
     schedule = stage.schedule
-    if isinstance(schedule, StepSchedule):
+    if isinstance(schedule, StepSchedule | MemorySchedule):
         return f"method.schedule.lr={schedule.lr / 10:g}"
     if isinstance(schedule, Schedule):
         key = stage.name if hasattr(method.config, stage.name) else "later_tasks"

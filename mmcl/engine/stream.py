@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 
 from mmcl.benchmarks.dataset_benchmark import FeatureTasks
 from mmcl.engine.trainers import make_trainer
-from mmcl.engine.versions import Versions, tensors
+from mmcl.engine.versions import Versions, on_cpu, tensors
 from mmcl.methods.on_features import OnFeatures
 from mmcl.metrics.readouts import load_state, synced_state
 from mmcl.protocol import DatasetTask, FeatureBatch
@@ -111,7 +111,7 @@ class StreamWatcher(Callback):
         if self.every and self.done % self.every == 0:
             counts = self.answers.synced()
             if trainer.is_global_zero:
-                method = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
+                method = {name: on_cpu(value) for name, value in pl_module.state_dict().items()}
                 content = {"batches": self.done, "method": method, "answers": counts}
                 self.versions.write(self.done, tensors(content))
 

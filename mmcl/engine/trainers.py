@@ -120,6 +120,7 @@ class EpochFigures(Callback):
                 f"the loss or a weight is not finite in {self.where}, epoch {trainer.current_epoch}: {means}. "
                 f"The last good state is kept. Try a smaller learning rate, such as {self.advice}"
             )
+        means |= pl_module.epoch_figures(trainer.current_epoch)  # type: ignore[operator]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = time.perf_counter() - self.began
         self.report(trainer.current_epoch, {**means, "lr": float(rate), "seconds": seconds, "images": samples})

@@ -5,26 +5,29 @@ consensus. An image of a class is worth the sum of its cosines with the texts of
 best of each modality are averaged as the encoder gave them; that mean, scaled to length 1, is the prototype.
 
 The sum of cosines with many rows is one product with the sum of their unit vectors, so no table of all pairs is made.
-What a class gets depends on the rows of this class and their order alone, to the bit: memories can grow, shrink and
-come back class by class.
+Many classes are worked on together; still each number is formed by sums over its own rows in their order. What a class gets depends on the rows of this class and their order alone, to the bit:
+memories can grow, shrink and come back class by class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
 from mmcl.errors import UserError
+from mmcl.memory.ranking import LOWEST_KEY, pair_products, rank_keys, ranked_places
 
 NORM_FLOOR = 1e-12
-_ALIGNED_BYTES = 64
+_BLOCK_BYTES = 2**28  # of the rows of classes that are worked on together, each padded to the largest
+_CACHE_BYTES = 2**22  # of rows that are read twice while the processor's cache holds them
 _NAMED_CLASSES = 8
 _NEEDED = {
     "text": "every class of a memory needs at least one. Bring its sentences, or leave the class out",
-    "image": "every class of a memory without texts needs at least one. Bring its images or shots, or leave the class out",
+    "image": "in a memory without texts every class needs some. Bring its images or shots, or leave the class out",
 }
 
 
@@ -47,6 +50,13 @@ class Consensus(NamedTuple):
 
     images: Tensor
     texts: Tensor
+
+
+class ClassBlock(NamedTuple):
+    """Rows of some classes, class by class: ``features`` float32 ``(n, D)``, ``counts`` of rows int64 ``(c,)``."""
+
+    features: Tensor
+    counts: Tensor
 
 
 def prototypes(
@@ -81,29 +91,30 @@ def prototypes(
     text_rows = ClassRows(texts, text_classes)
     image_rows = ClassRows(images, image_classes) if shots is None else ClassRows(*shots)
     require_classes(image_rows, text_rows, class_count)
-    pairs = zip(rows_by_class(image_rows, class_count), rows_by_class(text_rows, class_count), strict=True)
+    made = Prototypes(*(rows.new_empty(class_count, rows.shape[1], dtype=torch.float32) for rows in (images, texts)))
     kept_images = top if shots is None else None
-    means = [class_means(*pair, kept_images, top) for pair in pairs]
-    if not means:
-        return Prototypes(*(rows.new_empty(0, rows.shape[1], dtype=torch.float32) for rows in (images, texts)))
-    return Prototypes(*(normalize(torch.stack(side), dim=1, eps=NORM_FLOOR) for side in zip(*means, strict=True)))
+    of_images, of_texts = _side(image_rows, class_count), _side(text_rows, class_count)
+    rows_at_once = _BLOCK_BYTES // (4 * texts.shape[1])
+    for first, last in _spans((of_images.counts + of_texts.counts).tolist(), rows_at_once):
+        means = class_means(of_images.block(first, last), of_texts.block(first, last), kept_images, top)
+        for made_side, mean_side in zip(made, means, strict=True):
+            made_side[first:last] = normalize(mean_side, dim=1, eps=NORM_FLOOR)
+    return made
 
 
-def class_means(images: Tensor, texts: Tensor, kept_images: int | None, kept_texts: int) -> tuple[Tensor, Tensor]:
-    """Return the means float32 ``(D,)`` of the best images ``(n, D)`` and the best texts ``(t, D)`` of one class.
+def class_means(images: ClassBlock, texts: ClassBlock, kept_images: int | None, kept_texts: int) -> Prototypes:
+    """Return the means float32 ``(c, D)`` of the best images and the best texts of each class.
 
-    ``kept_images`` is how many images are averaged, None is all. Without one modality the mean of the other stands for
-    both.
+    ``kept_images`` is how many images are averaged, None is all. In a class without one modality the mean of the other
+    stands for both.
     """
-    if not len(texts):
-        image_mean = images[:kept_images].mean(dim=0)
-        return image_mean, image_mean
-    worth = consensus(images, texts)
-    text_mean = texts.index_select(0, best(worth.texts, kept_texts)).mean(dim=0)
-    if not len(images):
-        return text_mean, text_mean
-    kept = images if kept_images is None else images.index_select(0, best(worth.images, kept_images))
-    return kept.mean(dim=0), text_mean
+    worth = class_consensus(images, texts)
+    image_means = _mean_of_best(images, worth.images, kept_images)
+    text_means = _mean_of_best(texts, worth.texts, kept_texts)
+    return Prototypes(
+        torch.where(images.counts[:, None] > 0, image_means, text_means),
+        torch.where(texts.counts[:, None] > 0, text_means, image_means),
+    )
 
 
 def class_directions(rows: ClassRows, kept: Tensor, class_count: int) -> Tensor:
@@ -133,17 +144,41 @@ def consensus(images: Tensor, texts: Tensor) -> Consensus:
     Returns:
         float32; 0 where the other modality has no rows, and for a row of zeros.
     """
-    to_unit, text_to_unit = inverse_norms(images), inverse_norms(texts)
-    image_sum, text_sum = torch.mv(images.T, to_unit), torch.mv(texts.T, text_to_unit)
+    blocks = [ClassBlock(rows, torch.tensor([len(rows)], device=rows.device)) for rows in (images, texts)]
+    return class_consensus(*blocks)
+
+
+def class_consensus(images: ClassBlock, texts: ClassBlock) -> Consensus:
+    """Return :func:`consensus` of each class, one behind the other."""
+    image_sums, to_unit = _unit_sums(images)
+    text_sums, text_to_unit = _unit_sums(texts)
     return Consensus(
-        torch.mv(images, text_sum).mul_(to_unit),
-        torch.mv(texts, image_sum).mul_(text_to_unit),
+        _products_with_own(images, text_sums).mul_(to_unit),
+        _products_with_own(texts, image_sums).mul_(text_to_unit),
     )
 
 
 def best(worth: Tensor, top: int) -> Tensor:
     """Return where the ``top`` largest of ``(n,)`` are, best first, of equal ones the first: ``(min(n, top),)``."""
-    return worth.sort(descending=True, stable=True).indices[:top]
+    return best_of_each(worth, torch.tensor([len(worth)], device=worth.device), top)
+
+
+def best_of_each(worth: Tensor, counts: Tensor, top: int) -> Tensor:
+    """Return where the ``top`` largest of each class are, as :func:`best` does, one class behind the other.
+
+    Args:
+        worth: float32 ``(n,)``, class by class.
+        counts: int64 ``(c,)``, how many are of each class.
+        top: how many of each class.
+    """
+    size = len(worth)
+    keys = torch.full((size + 1,), LOWEST_KEY, device=worth.device)
+    keys[:size] = rank_keys(worth, torch.arange(size, device=worth.device))
+    member = torch.arange(int(counts.max()), device=worth.device)
+    place = (counts.cumsum(0) - counts)[:, None] + member
+    table = keys.take(place.masked_fill_(member >= counts[:, None], size))
+    keys = table.topk(min(top, table.shape[1]), dim=1).values.flatten()
+    return ranked_places(keys[keys > LOWEST_KEY])
 
 
 def inverse_norms(features: Tensor) -> Tensor:
@@ -155,10 +190,9 @@ def inverse_norms(features: Tensor) -> Tensor:
 def rows_by_class(rows: ClassRows, class_count: int) -> list[Tensor]:
     """Return the features of each class in float32, in the order of the rows: C tensors ``(n, D)``."""
     counts = torch.bincount(rows.classes, minlength=class_count).tolist()
-    if bool((rows.classes[1:] >= rows.classes[:-1]).all()):
-        return [_aligned(part.float()) for part in torch.split(rows.features, counts)]
-    order = torch.argsort(rows.classes, stable=True)
-    return [rows.features[part].float() for part in torch.split(order, counts)]
+    order = _order(rows.classes)
+    features = rows.features if order is None else rows.features[order]
+    return [part.float() for part in torch.split(features, counts)]
 
 
 def require_classes(images: ClassRows, texts: ClassRows, class_count: int) -> None:
@@ -179,9 +213,74 @@ def require_classes(images: ClassRows, texts: ClassRows, class_count: int) -> No
         raise UserError(f"no {kind} for {_named(without)} of {class_count}: {_NEEDED[kind]}")
 
 
-def _aligned(features: Tensor) -> Tensor:
-    """Copy rows that begin in the middle of a cache line, where products may round in another way."""
-    return features if features.data_ptr() % _ALIGNED_BYTES == 0 and features.is_contiguous() else features.clone()
+class _Side(NamedTuple):
+    """Rows of one modality, to be taken class by class: row ``order[i]`` is the i-th; None is the order they have."""
+
+    features: Tensor
+    order: Tensor | None
+    counts: Tensor
+    starts: list[int]
+
+    def block(self, first: int, last: int) -> ClassBlock:
+        span = slice(self.starts[first], self.starts[last])
+        rows = self.features[span if self.order is None else self.order[span]]
+        return ClassBlock(rows.float().contiguous(), self.counts[first:last])
+
+
+def _side(rows: ClassRows, class_count: int) -> _Side:
+    counts = torch.bincount(rows.classes, minlength=class_count)
+    return _Side(rows.features, _order(rows.classes), counts, [0, *counts.cumsum(0).tolist()])
+
+
+def _order(classes: Tensor) -> Tensor | None:
+    """Return the order that puts rows class by class; None if they lie so."""
+    return None if bool((classes[1:] >= classes[:-1]).all()) else torch.argsort(classes, stable=True)
+
+
+def _spans(sizes: list[int], rows_at_once: int) -> Iterator[tuple[int, int]]:
+    """Cut classes of these sizes into spans that have so many rows at most, all padded to the largest; or one class."""
+    first, widest = 0, 0
+    for number, size in enumerate(sizes):
+        widest = max(widest, size)
+        if number > first and widest * (number + 1 - first) > rows_at_once:
+            yield first, number
+            first, widest = number, size
+    if sizes:
+        yield first, len(sizes)
+
+
+def _unit_sums(block: ClassBlock) -> tuple[Tensor, Tensor]:
+    """Return the sum float32 ``(c, D)`` of the unit rows of each class, and what makes each row a unit ``(n,)``."""
+    sums, to_unit = block.features.new_empty(len(block.counts), block.features.shape[1]), []
+    sizes, start = block.counts.tolist(), 0
+    for first, last in _spans(sizes, _CACHE_BYTES // (4 * sums.shape[1])):
+        end = start + sum(sizes[first:last])
+        rows, counts = block.features[start:end], block.counts[first:last]
+        to_unit.append(inverse_norms(rows))
+        sums[first:last] = _sums(rows, torch.arange(len(rows), device=rows.device), counts, to_unit[-1])
+        start = end
+    return sums, torch.cat(to_unit)
+
+
+def _sums(features: Tensor, rows: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the sums ``(c, D)`` of ``counts`` rows each of ``(n, D)``, listed one class behind the other."""
+    return embedding_bag(rows, features, counts.cumsum(0) - counts, mode="sum", per_sample_weights=weights)
+
+
+def _products_with_own(block: ClassBlock, of_classes: Tensor) -> Tensor:
+    """Return the product ``(n,)`` of each row with that of its class in ``(c, D)``."""
+    numbers = torch.arange(len(of_classes), device=of_classes.device)
+    ones = block.counts.new_ones(len(block.features))
+    return pair_products(block.features, ones, of_classes, torch.repeat_interleave(numbers, block.counts))
+
+
+def _mean_of_best(block: ClassBlock, worth: Tensor, top: int | None) -> Tensor:
+    """Return the mean ``(c, D)`` of the rows of each class that are worth most, of all without ``top``."""
+    if top is None:
+        kept, counts = torch.arange(len(worth), device=worth.device), block.counts
+    else:
+        kept, counts = best_of_each(worth, block.counts, top), block.counts.clamp(max=top)
+    return _sums(block.features, kept, counts) / counts[:, None].clamp(min=1)
 
 
 def _named(classes: list[int]) -> str:

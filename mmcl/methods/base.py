@@ -158,6 +158,13 @@ class Method(LightningModule, Generic[TaskT]):
     def after_step(self) -> None:
         """Do what belongs after every optimiser step."""
 
+    def epoch_figures(self, epoch: int) -> dict[str, float]:
+        """Measure what the end of an epoch, from 0, shows beside its losses, such as the accuracy that chooses it.
+
+        Every process asks, before the epoch is saved, and must get the same.
+        """
+        return {}
+
     def on_train_epoch_start(self) -> None:
         """Begin the sums of the epoch's losses."""
         self._loss_sums, self._loss_count = {}, 0

@@ -24,6 +24,10 @@ def content(seed: int, classes: int = 3, shots: bool = False) -> MemoryContent:
     return MemoryContent(images, texts, some_rows(seed + 2, [2] * classes) if shots else None, classes)
 
 
+def images_alone(given: MemoryContent) -> MemoryContent:
+    return given._replace(texts=ClassRows(given.texts.features[:0], given.texts.classes[:0]))
+
+
 def memory_of(given: MemoryContent, storage: str = "float32") -> ClassMemory:
     memory = ClassMemory(ENCODER, 4, storage)
     memory.replace(given, ENCODER)
@@ -70,6 +74,25 @@ def test_append_and_union_equal_a_rebuild(shots: bool, storage: str) -> None:
     assert appended.class_count == 5
     assert_same(appended, rebuilt)
     assert_same(united, rebuilt)
+
+
+def test_a_memory_of_images_alone_grows_and_comes_back(tmp_path: Path) -> None:
+    first, second = images_alone(content(0)), images_alone(content(10, 2))
+    memory = memory_of(first)
+    memory.append(second, ENCODER)
+    assert_same(memory, memory_of(joined(first, second)))
+    assert torch.equal(memory.prototypes.images, memory.prototypes.texts)
+    memory.save(tmp_path / "m.safetensors", {})
+    loaded, restored = ClassMemory(ENCODER, 4), ClassMemory(ENCODER, 4)
+    loaded.load(tmp_path / "m.safetensors")
+    restored.load_state_dict(memory.state_dict())
+    for other in (loaded, restored):
+        assert_same(other, memory)
+    memory.remove([3, 4])
+    assert_same(memory, memory_of(first))
+    with pytest.raises(UserError, match="sentences for all of them, or for none"):
+        memory.append(content(0), ENCODER)
+    assert_same(memory, memory_of(first))
 
 
 def test_an_empty_memory_grows() -> None:

@@ -82,6 +82,18 @@ def test_a_class_without_images_takes_its_first_texts_for_both() -> None:
     assert torch.equal(found.images, found.texts)
 
 
+@pytest.mark.parametrize("few_shot", [False, True])
+def test_without_texts_the_first_images_or_all_shots_stand_for_both(few_shot: bool) -> None:
+    images, shots = rows(0, [5, 3, 1]), rows(1, [4, 2, 3])
+    none = images[0][:0], images[1][:0]
+    found = prototypes(*images, *none, 3, 2, shots if few_shot else None)
+    seen, top = (shots, 4) if few_shot else (images, 2)
+    for number in range(3):
+        mean = unit(seen[0][seen[1] == number][:top].mean(0))
+        assert torch.allclose(found.images[number], mean, atol=1e-6)
+    assert torch.equal(found.images, found.texts)
+
+
 def test_half_rows_are_computed_in_float32() -> None:
     images, texts = rows(1, [9, 9]), rows(2, [9, 9])
     halves = [part.half() for part in (images[0], texts[0])]
@@ -105,6 +117,12 @@ def test_a_class_without_text_is_refused() -> None:
     images, texts = rows(0, [2, 2, 2]), rows(1, [2, 0, 2])
     with pytest.raises(UserError, match="no text for class 1 of 3"):
         prototypes(*images, *texts, 3, 2)
+
+
+def test_a_class_with_nothing_is_refused() -> None:
+    images = rows(0, [2, 0, 2])
+    with pytest.raises(UserError, match="no image for class 1 of 3: in a memory without texts"):
+        prototypes(*images, images[0][:0], images[1][:0], 3, 2)
 
 
 def test_a_class_beyond_the_last_is_refused() -> None:

@@ -17,6 +17,7 @@ which costs a query 12 D^2 products instead of (10 + 2k) D^2, and agrees with th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,11 @@ class Perceptron(nn.Module):
         hidden = self.c_fc(inputs)
         outputs: Tensor = self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
         return outputs
+
+
+class _Projection(NamedTuple):
+    weight: Tensor
+    bias: Tensor
 
 
 class CrossAttentionBlock(nn.Module):
@@ -80,18 +86,34 @@ class CrossAttentionBlock(nn.Module):
         Returns:
             Refined queries ``(B, D)``.
         """
-        to_query, to_key, to_value = self.attn.in_proj_weight.chunk(3)
-        query_bias, key_bias, value_bias = self.attn.in_proj_bias.chunk(3)
-        asked = linear(self.ln_q(queries), to_query, query_bias)
-        towards_keys = asked @ to_key
+        to_query, to_key, to_value = self._projections()
+        pooled = torch.bmm(self._weights(queries, keys, to_query, to_key)[:, None], values)[:, 0]
+        read = linear(self.ln_v.weight * pooled + self.ln_v.bias, *to_value)
+        return self._finish(queries + self.attn.out_proj(read))
+
+    def attention(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return how much :meth:`forward` reads from each item of a query: ``(B, k)``, each row sums to 1.
+
+        Args:
+            queries: ``(B, D)``, as the encoder gives them.
+            keys: :func:`standardise` of each query's items ``(B, k, D)``.
+        """
+        to_query, to_key, _ = self._projections()
+        return self._weights(queries, keys, to_query, to_key)
+
+    def _projections(self) -> list[_Projection]:
+        """Return the projections to query, key and value; a second call in one step would cost a second gradient."""
+        parts = zip(self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3), strict=True)
+        return [_Projection(weight, bias) for weight, bias in parts]
+
+    def _weights(self, queries: Tensor, keys: Tensor, to_query: _Projection, to_key: _Projection) -> Tensor:
+        asked = linear(self.ln_q(queries), *to_query)
+        towards_keys = asked @ to_key.weight
         # The same for all items of a query, so that softmax ignores it; with it, every parameter has a gradient.
-        constant = towards_keys @ self.ln_k.bias + asked @ key_bias
+        constant = towards_keys @ self.ln_k.bias + asked @ to_key.bias
         # A row times the items is three times as fast as the items times a column.
         scores = torch.bmm((self.ln_k.weight * towards_keys)[:, None], keys.mT)[:, 0] + constant[:, None]
-        weights = torch.softmax(scores / math.sqrt(queries.shape[1]), dim=1)
-        pooled = torch.bmm(weights[:, None], values)[:, 0]
-        read = linear(self.ln_v.weight * pooled + self.ln_v.bias, to_value, value_bias)
-        return self._finish(queries + self.attn.out_proj(read))
+        return torch.softmax(scores / math.sqrt(queries.shape[1]), dim=1)
 
     def plain(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return what :meth:`forward` returns as the definition reads, from raw keys and values ``(B, k, D)``.

@@ -8,6 +8,8 @@ from that memory, never learned. So the learner holds nothing about any class: a
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from torch.nn.functional import cross_entropy, embedding
 from mmcl.errors import UserError
 from mmcl.memory.search import RowIndex
 from mmcl.methods.mml.blocks import CrossAttentionBlock, standardise
-from mmcl.methods.mml.readout import shifted_by_mean, two_sided_logits
+from mmcl.methods.mml.readout import shifted_by_mean, side_logits
 
 
 class ClassKnowledge(NamedTuple):
@@ -46,8 +48,8 @@ class Queries(NamedTuple):
     Attributes:
         features: as the encoder gives them ``(B, D)``.
         labels: int64 ``(B,)``.
-        near_images: rows of the image memory, nearest first, int64 ``(B, k_i)``.
-        near_texts: rows of the text memory, int64 ``(B, k_t)``.
+        near_images: rows of the image memory, nearest first, int64 ``(B, k_i)``; ``k_i`` is 0 without images.
+        near_texts: rows of the text memory, int64 ``(B, k_t)``; ``k_t`` is 0 without texts.
     """
 
     features: Tensor
@@ -112,20 +114,22 @@ class MmlLearner(nn.Module):
     def forward(self, queries: Queries, knowledge: ClassKnowledge) -> Tensor:
         """Return the logits of queries ``(B, C)`` for the classes of the memory that their neighbours are rows of.
 
-        A query enters each side twice: through its block, and beside it. All is computed in the type of the weights.
+        A query enters each side twice: through its block, and beside it. A modality of which the memory has nothing is
+        left out. All is computed in the type of the weights.
         """
         dtype = self.attn_txt.attn.in_proj_weight.dtype
         features = queries.features.to(dtype)
-        # What embedding gathers, indexing would gather at several times the cost.
-        near_images = embedding(queries.near_images, knowledge.standard_images).to(dtype)
-        near_texts = embedding(queries.near_texts, knowledge.standard_texts).to(dtype)
-        return two_sided_logits(
-            self.attn_img(features, near_images, near_images) + features,
-            self.attn_txt(features, near_texts, near_texts) + features,
-            knowledge.image_prototypes.to(dtype),
-            knowledge.text_prototypes.to(dtype),
-            self.temperature,
+        sides = (
+            (self.attn_txt, queries.near_texts, knowledge.standard_texts, knowledge.text_prototypes),
+            (self.attn_img, queries.near_images, knowledge.standard_images, knowledge.image_prototypes),
         )
+        logits = []
+        for block, near, items, prototypes in sides:
+            if near.shape[1]:
+                neighbours = embedding(near, items).to(dtype)  # indexing would gather at several times the cost
+                refined = block(features, neighbours, neighbours) + features
+                logits.append(side_logits(refined, prototypes.to(dtype), self.temperature))
+        return reduce(add, logits)
 
     def batch_loss(self, queries: Queries, knowledge: ClassKnowledge) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy of a batch, a scalar, and its logits ``(B, C)``."""
@@ -135,12 +139,17 @@ class MmlLearner(nn.Module):
 
 def training_free_logits(queries: Queries, knowledge: ClassKnowledge, temperature: float) -> Tensor:
     """Return the logits of queries ``(B, C)`` with the mean of the neighbours in place of the learned blocks."""
-    return two_sided_logits(
-        shifted_by_mean(queries.features, embedding(queries.near_images, knowledge.images)),
-        shifted_by_mean(queries.features, embedding(queries.near_texts, knowledge.texts)),
-        knowledge.image_prototypes,
-        knowledge.text_prototypes,
-        temperature,
+    sides = (
+        (queries.near_texts, knowledge.texts, knowledge.text_prototypes),
+        (queries.near_images, knowledge.images, knowledge.image_prototypes),
+    )
+    return reduce(
+        add,
+        (
+            side_logits(shifted_by_mean(queries.features, embedding(near, items)), prototypes, temperature)
+            for near, items, prototypes in sides
+            if near.shape[1]
+        ),
     )
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.sgd import sgd
 
+from mmcl.config.schema import MEMORY_OPTIMIZERS
 from mmcl.errors import UserError, nearest
 
 BETAS = (0.9, 0.999)
-OPTIMIZERS = ("ema_sgd", "adam", "half_official")
 
 
 class EmaSgd(Optimizer):
@@ -87,7 +87,7 @@ def mml_optimizer(
     """Build an optimiser by its name.
 
     Args:
-        name: one of ``OPTIMIZERS``.
+        name: one of ``mmcl.config.schema.MEMORY_OPTIMIZERS``.
         parameters: float32, with ``half_official`` float16.
         lr: Adam's learning rate, from which ``ema_sgd`` makes its step lr / eps.
         eps: added to the root of Adam's second moment.
@@ -103,5 +103,5 @@ def mml_optimizer(
     if name == "half_official":
         # Tensor by tensor, the step is p - (lr / (1 - beta1^t)) * (m / d), which does not underflow.
         return Adam(parameters, lr, BETAS, eps, weight_decay, foreach=False, fused=False)
-    hint = nearest(name, OPTIMIZERS)
-    raise UserError(f"method.optimizer={name}: expected {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}.{hint}")
+    known = ", ".join(MEMORY_OPTIMIZERS)
+    raise UserError(f"optimizer={name}: expected one of {known}.{nearest(name, MEMORY_OPTIMIZERS)}")

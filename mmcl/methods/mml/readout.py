@@ -8,6 +8,8 @@ classifier of the classes' templates.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -15,25 +17,36 @@ from torch.nn.functional import normalize, one_hot
 from mmcl.memory.prototypes import ClassRows, class_directions
 
 
-def two_sided_logits(
-    image_side: Tensor, text_side: Tensor, image_prototypes: Tensor, text_prototypes: Tensor, temperature: float
-) -> Tensor:
-    """Compare both refinements of queries with the prototypes of their own modality.
+class Retrieved(NamedTuple):
+    """What queries looked at in a memory; of a modality that the memory does not have, k is 0.
+
+    Attributes:
+        image_rows: rows of the image memory, nearest first, int64 ``(B, k_i)``.
+        image_weights: how much the query attends to each of them, float32 ``(B, k_i)``; sums to 1.
+        text_rows: rows of the text memory, nearest first, int64 ``(B, k_t)``.
+        text_weights: as ``image_weights``, float32 ``(B, k_t)``.
+    """
+
+    image_rows: Tensor
+    image_weights: Tensor
+    text_rows: Tensor
+    text_weights: Tensor
+
+
+def side_logits(refined: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+    """Compare queries that one modality refined with the prototypes of the same modality.
+
+    The logits of a memory with both modalities are the sum of both sides.
 
     Args:
-        image_side: queries refined by images ``(B, D)``.
-        text_side: queries refined by texts ``(B, D)``.
-        image_prototypes: unit rows ``(C, D)``.
-        text_prototypes: unit rows ``(C, D)``.
-        temperature: factor of both cosines; the paper's code calls it ``multemp``.
+        refined: queries ``(B, D)``.
+        prototypes: unit rows ``(C, D)``.
+        temperature: factor of the cosine; the paper's code calls it ``multemp``.
 
     Returns:
-        ``temperature (cos(image_side, image_prototypes) + cos(text_side, text_prototypes))``, ``(B, C)``.
+        ``temperature cos(refined, prototypes)``, ``(B, C)``.
     """
-    return (
-        temperature * normalize(text_side, dim=1) @ text_prototypes.T
-        + temperature * normalize(image_side, dim=1) @ image_prototypes.T
-    )
+    return temperature * normalize(refined, dim=1) @ prototypes.T
 
 
 def shifted_by_mean(queries: Tensor, neighbours: Tensor) -> Tensor:

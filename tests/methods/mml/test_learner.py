@@ -21,7 +21,7 @@ from mmcl.methods.mml.learner import (
     near_rows,
     training_free_logits,
 )
-from mmcl.methods.mml.readout import two_sided_logits
+from mmcl.methods.mml.readout import side_logits
 from tests.methods.mml import cases
 
 
@@ -29,13 +29,15 @@ def test_a_query_enters_each_side_twice() -> None:
     learner, knowledge = cases.learner(), cases.memory(1)
     queries = cases.queries(2, knowledge)
     images, texts = knowledge.images[queries.near_images], knowledge.texts[queries.near_texts]
-    expected = two_sided_logits(
-        learner.attn_img.plain(queries.features, images, images) + queries.features,
-        learner.attn_txt.plain(queries.features, texts, texts) + queries.features,
-        knowledge.image_prototypes,
-        knowledge.text_prototypes,
-        learner.temperature,
-    )
+    features, temperature = queries.features, learner.temperature
+    image_side = learner.attn_img.plain(features, images, images) + features
+    text_side = learner.attn_txt.plain(features, texts, texts) + features
+    by_images = side_logits(image_side, knowledge.image_prototypes, temperature)
+    by_texts = side_logits(text_side, knowledge.text_prototypes, temperature)
+    expected = by_images + by_texts
+    for nothing, other in (("near_texts", by_images), ("near_images", by_texts)):
+        alone = queries._replace(**{nothing: torch.empty(len(features), 0, dtype=torch.int64)})
+        assert cases.apart(learner(alone, knowledge), other) < 1e-5
     loss, logits = learner.batch_loss(queries, knowledge)
     assert cases.apart(logits, expected) < 1e-5
     assert cases.apart(loss, cross_entropy(expected, queries.labels)) < 1e-5
@@ -63,7 +65,8 @@ def test_without_learning_the_mean_of_the_neighbours_stands_for_the_block() -> N
         torch.stack([query + items[near].sum(dim=0) / len(near) for query, near in zip(queries[0], rows, strict=True)])
         for items, rows in ((knowledge.images, queries.near_images), (knowledge.texts, queries.near_texts))
     ]
-    expected = two_sided_logits(*sides, knowledge.image_prototypes, knowledge.text_prototypes, 4.0)
+    by_images = side_logits(sides[0], knowledge.image_prototypes, 4.0)
+    expected = by_images + side_logits(sides[1], knowledge.text_prototypes, 4.0)
     assert cases.apart(training_free_logits(queries, knowledge, 4.0), expected) < 1e-6
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from mmcl.methods.mml.readout import majority_votes, mean_prototypes, prototype_scores, two_sided_logits
+from mmcl.methods.mml.readout import majority_votes, mean_prototypes, prototype_scores, side_logits
 from tests.methods.mml import cases
 
 
-def test_each_side_meets_the_prototypes_of_its_modality() -> None:
-    parts = torch.randn(2, 4, 8, generator=cases.draws(0))
-    prototypes = normalize(torch.randn(2, 3, 8, generator=cases.draws(1)), dim=2)
-    logits = two_sided_logits(parts[0], parts[1], prototypes[0], prototypes[1], 2.0)
-    cosines = cosine_similarity(parts[:, :, None], prototypes[:, None], dim=3)
-    assert cases.apart(logits, 2 * (cosines[0] + cosines[1])) < 1e-6
+def test_a_side_meets_the_prototypes_of_its_modality() -> None:
+    refined = torch.randn(4, 8, generator=cases.draws(0))
+    prototypes = normalize(torch.randn(3, 8, generator=cases.draws(1)), dim=1)
+    cosines = cosine_similarity(refined[:, None], prototypes[None], dim=2)
+    assert cases.apart(side_logits(refined, prototypes, 2.0), 2 * cosines) < 1e-6
 
 
 def test_votes_go_to_the_most_frequent_class_and_of_several_to_the_lowest() -> None:

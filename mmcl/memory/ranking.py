@@ -1,0 +1,73 @@
+"""Scores of pairs of rows, each formed by itself, and keys that rank scores, of equal ones the first."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+LOWEST_KEY = torch.iinfo(torch.int64).min
+_LOW_32 = (1 << 32) - 1
+_PAIRS = 512  # multiplied together, so that they stay in the processor's cache
+_PAIRS_ON_GPU = 2**15
+
+
+def pair_products(left: Tensor, counts: Tensor, right: Tensor, partners: Tensor) -> Tensor:
+    """Return the inner products of pairs; what a pair gets depends on its two rows alone, to the bit.
+
+    Args:
+        left: float32 ``(L, D)``.
+        counts: int64 ``(L,)``, how many pairs each left row is in; they come in the order of the left rows.
+        right: float16 or float32 ``(R, D)`` on the same device.
+        partners: int64 ``(P,)``, the right row of each pair.
+
+    Returns:
+        float32 ``(P,)``, summed in float32 or better.
+    """
+    if left.device.type == "cpu" and left.dtype == right.dtype == torch.float32:
+        return _sampled_products(left, counts, right, partners)
+    owners = torch.repeat_interleave(torch.arange(len(left), device=left.device), counts)
+    at_once = _PAIRS if left.device.type == "cpu" else _PAIRS_ON_GPU
+    products = torch.empty(len(partners), device=left.device)
+    for first in range(0, len(partners), at_once):
+        pairs = slice(first, first + at_once)
+        terms = right.index_select(0, partners[pairs]) * left.index_select(0, owners[pairs])
+        products[pairs] = terms.sum(dim=1, dtype=torch.float64)
+    return products
+
+
+def rank_keys(scores: Tensor, places: Tensor) -> Tensor:
+    """Pack scores float32 ``(P,)`` and places int64 ``(P,)`` below 2^32 into int64 keys: larger score, then lower place.
+
+    The high half is the float's bit pattern, made monotone; the low half counts the place downwards. No key of a number
+    is ``LOWEST_KEY``.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # adding 0 turns -0 into +0
+    return (_monotone(bits).to(torch.int64) << 32) | (_LOW_32 - places)
+
+
+def ranked_scores(keys: Tensor) -> Tensor:
+    """Return the scores float32 that are packed in keys."""
+    return _monotone((keys >> 32).to(torch.int32)).view(torch.float32)
+
+
+def ranked_places(keys: Tensor) -> Tensor:
+    """Return the places int64 that are packed in keys."""
+    return _LOW_32 - (keys & _LOW_32)
+
+
+def _monotone(bits: Tensor) -> Tensor:
+    """Turn the order of negative floats' bit patterns around, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _sampled_products(left: Tensor, counts: Tensor, right: Tensor, partners: Tensor) -> Tensor:
+    """Form the products as entries of a sparse matrix: each is one sum along two rows, and nothing is gathered."""
+    starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        wanted = torch.sparse_csr_tensor(
+            starts, partners, torch.zeros(len(partners)), (len(left), len(right)), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(wanted, left, right.T, beta=0).values()
