@@ -36,6 +36,10 @@ class MmlConfig(OnFeaturesConfig):
     image_neighbours: int = setting("Images of the memory that a query sees. Published: 32, before that 16.")
     text_neighbours: int = setting("Texts of the memory that a query sees. Published: 32, before that 16.")
     temperature: float = setting("Factor of the cosines in the logits. Published: 16.")
+    feature_length: float | None = setting(
+        "Length that features are scaled to before the blocks; null leaves them as the encoder gives them, as "
+        "published for CLIP, whose features have a length of about 10. The root of D suits other encoders."
+    )
     prototype_items: int = setting("Most rows of a class and modality that a prototype averages. Published: 16.")
     storage: str = setting("How rows are kept: float32, or float16 in half the bytes.")
     index: str = setting("exact, or faiss where it is installed.")
@@ -51,8 +55,15 @@ class MmlConfig(OnFeaturesConfig):
         for name in ("image_neighbours", "text_neighbours", "prototype_items"):
             if getattr(self, name) < 1:
                 raise UserError(f"method.{name}={getattr(self, name)}: expected at least 1")
-        if not self.temperature > 0:
-            raise UserError(f"method.temperature={self.temperature}: expected more than 0")
+        for name in ("temperature", "feature_length"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"method.{name}={value}: expected more than 0")
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """How far a query looks, and at what."""
+        return Neighbourhood(self.image_neighbours, self.text_neighbours, self.index, self.feature_length)
 
 
 class _Lesson(NamedTuple):
@@ -115,9 +126,7 @@ class Mml(OnFeatures):
         return memory
 
     def _made_ready(self, memory: ClassMemory) -> Remembered:
-        config = self.config
-        neighbourhood = Neighbourhood(config.image_neighbours, config.text_neighbours, config.index)
-        return Remembered(memory, neighbourhood, self.device)
+        return Remembered(memory, self.config.neighbourhood, self.device)
 
     # ------------------------------------------------------------------ learning
 

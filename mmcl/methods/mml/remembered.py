@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from mmcl.memory.class_memory import ClassMemory
 from mmcl.memory.prototypes import ClassRows
@@ -15,17 +16,28 @@ from mmcl.methods.mml.readout import majority_votes, mean_prototypes, prototype_
 
 
 class Neighbourhood(NamedTuple):
-    """How far a query looks.
+    """How far a query looks, and at what.
 
     Attributes:
         images: image rows that a query sees.
         texts: text rows that a query sees.
         search: ``exact`` or ``faiss``.
+        length: what queries and rows are scaled to before the learner sees them; None leaves them as they are.
     """
 
     images: int
     texts: int
     search: str
+    length: float | None
+
+
+def scaled(features: Tensor, length: float | None) -> Tensor:
+    """Return features ``(..., D)`` of one length.
+
+    A query is added to what its block makes of it. The block reads standardised items, whose length is the root of D:
+    beside them, unit features are next to nothing, and features of length 80 are everything.
+    """
+    return features if length is None else length * normalize(features, dim=-1)
 
 
 class Remembered:
@@ -47,7 +59,8 @@ class Remembered:
         self.class_count = content.class_count
         self.neighbourhood = neighbourhood
         images, texts = (ClassRows(rows[0].float().to(device), rows[1].to(device)) for rows in content[:2])
-        self.knowledge = class_knowledge(images.features, texts.features, *(part.to(device) for part in prototypes))
+        shown = (scaled(rows.features, neighbourhood.length) for rows in (images, texts))
+        self.knowledge = class_knowledge(*shown, *(part.to(device) for part in prototypes))
         self._indexes = [
             make_index(neighbourhood.search, rows.features) if len(rows.features) else None for rows in (images, texts)
         ]
@@ -55,7 +68,7 @@ class Remembered:
         self._means = mean_prototypes(*self._main, self.class_count)
 
     def queries(self, features: Tensor, labels: Tensor) -> Queries:
-        """Find the neighbours of queries ``(B, D)`` with labels ``(B,)``.
+        """Find the neighbours of queries ``(B, D)`` with labels ``(B,)``; their features are scaled for the learner.
 
         Raises:
             UserError: the memory has fewer rows of a modality than a query looks at.
@@ -66,7 +79,7 @@ class Remembered:
         )
         nothing = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
         near = [nothing if index is None else near_rows(features, index, k, key) for index, k, key in wanted]
-        return Queries(features, labels, *near)
+        return Queries(scaled(features, self.neighbourhood.length), labels, *near)
 
     def scores(self, learner: MmlLearner, features: Tensor) -> dict[str, Tensor]:
         """Return what the learner and its training-free relatives say about queries ``(B, D)``, each ``(B, C)``."""

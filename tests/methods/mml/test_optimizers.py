@@ -76,5 +76,5 @@ def test_half_adam_freezes_what_once_had_a_large_gradient() -> None:
 
 
 def test_a_misspelt_name_is_refused() -> None:
-    with pytest.raises(UserError, match=r"method.optimizer=ema_sdg: expected .*Did you mean 'ema_sgd'"):
+    with pytest.raises(UserError, match=r"optimizer=ema_sdg: expected .*Did you mean 'ema_sgd'"):
         mml_optimizer("ema_sdg", [nn.Parameter(torch.ones(1))], 1e-6, 1e-6, 0.0)
