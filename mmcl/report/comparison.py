@@ -112,7 +112,11 @@ class ComparedTable:
         """What the cells of a row are: figures or, where tasks are data sets, their names and the mean over them."""
         if not self.table.columns:
             return self.figures
-        return self.table.columns if len(self.table.columns) == 1 else (*self.table.columns, MEAN)
+        return (*self.table.columns, MEAN) if self._shows_mean else self.table.columns
+
+    @property
+    def _shows_mean(self) -> bool:
+        return self.table.mean and len(self.table.columns) > 1
 
     def cells(self, entry: Comparison) -> list[Cell]:
         """Return one cell of a row for each of the columns."""
@@ -121,7 +125,7 @@ class ComparedTable:
             return [entry.cell(figure, tolerance) for figure in self.figures]
         curve, mean = entry.row.dataset_figures
         cells = entry.curve_cells(curve, len(datasets), tolerance)
-        return cells if len(datasets) == 1 else [*cells, _with_mean_of(cells, entry.cell(mean, tolerance))]
+        return [*cells, _with_mean_of(cells, entry.cell(mean, tolerance))] if self._shows_mean else cells
 
     @property
     def printed(self) -> bool:

@@ -103,6 +103,7 @@ class Table:
         notes: what a reader should know before comparing.
         columns: names of the data sets, one for each entry of a curve, where every task is a data set of its own;
             empty for class-incremental tables.
+        mean: whether the mean over the columns says something; not where some of them are controls.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: str = ""
     columns: tuple[str, ...] = ()
+    mean: bool = True
 
 
 def find_tables() -> list[Path]:
@@ -143,6 +145,8 @@ def load_table(path: Path | str) -> Table:
     keys["rows"] = tuple(_row(row, f"{where}: rows[{index}]") for index, row in enumerate(keys["rows"]))
     keys["columns"] = _strings(keys.get("columns", []), f"{where}: columns")
     _check_columns(keys["columns"], keys["rows"], where)
+    if not isinstance(keys.get("mean", True), bool):
+        raise UserError(f"{where}: mean: {keys['mean']!r}: expected true or false")
     return Table(name=_name(file), **keys)
 
 

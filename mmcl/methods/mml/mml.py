@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
@@ -21,7 +22,9 @@ from mmcl.memory.search import INDEXES
 from mmcl.methods.clip_zeroshot import cosine_logits
 from mmcl.methods.mml.learner import BestEpoch, MmlLearner, Queries, evaluate
 from mmcl.methods.mml.optimizers import mml_optimizer
+from mmcl.methods.mml.readout import Retrieved
 from mmcl.methods.mml.remembered import Neighbourhood, Remembered
+from mmcl.methods.mml.retrieval import retrieved
 from mmcl.methods.on_features import FeatureIngredients, OnFeatures, OnFeaturesConfig
 from mmcl.protocol import AskedMemory, FeatureBatch, MemoryTask, Stage, Task
 from mmcl.randomness import generator
@@ -195,6 +198,12 @@ class Mml(OnFeatures):
             **self._remembered.scores(self.learner, features),
             "text": cosine_logits(features, self.text_features, self.logit_scale),
         }
+
+    def retrieved(self, features: Tensor) -> Retrieved:
+        """Return what plain queries ``(B, D)`` look at in the memory, with the attention that each item gets."""
+        assert self._remembered is not None
+        nobody = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        return retrieved(self.learner, self._remembered.queries(features, nobody), self._remembered.knowledge)
 
     def memory_rows(self) -> list[Tensor]:
         """Return the rows of the memory with their prototypes."""
