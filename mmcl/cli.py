@@ -15,6 +15,7 @@ from rich.table import Table as Grid
 
 from mmcl.config.locate import GROUPS, options, shipped_folder
 from mmcl.errors import UserError, nearest
+from mmcl.memory_command import add_memory_command
 
 KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "recipe")} | {"tables": "table"}
 console = Console(highlight=False, soft_wrap=True)
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("path", help="a file of features, or a folder of them")
     scale.add_argument("--prompts", default="full", help="as method.prompts")
     scale.set_defaults(action=lambda parsed: _scale(parsed.path, parsed.prompts))
+    add_memory_command(commands)
     return parser
 
 

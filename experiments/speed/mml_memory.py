@@ -1,7 +1,7 @@
 """Speed of MML's memory: prototypes and nearest rows, against the straightforward way, and nearest rows at scale.
 
     OMP_NUM_THREADS=1 python experiments/speed/mml_memory.py
-    OMP_NUM_THREADS=1 python experiments/speed/mml_memory.py --rows 100000 1000000
+    OMP_NUM_THREADS=1 python experiments/speed/mml_memory.py --rows 100000 1000000 10000000 --dimension 64 --repeats 3
 
 The straightforward way makes the table of all cosines of each class for prototypes, and scales the whole memory to
 length 1 anew for each batch of queries. Here, a memory is prepared once and then asked; preparing is a row of its own.
@@ -9,13 +9,16 @@ Both sides see the same features, 512 numbers each; the last column says how far
 difference between prototypes, the share of neighbours that only one side finds. The sides take turns; figures are
 medians over repeats, in processor time, which other load disturbs least.
 
-At scale the rows are float16 and there is no straightforward side: milliseconds for each of 256 queries, bytes kept
-beside the rows, and the most that the process needed for a while beside both.
+At scale the rows are float16 and there is no straightforward side: MiB of the rows, of what the index keeps beside them
+and of what the process needed for a while beside both (KiB for each of 256 queries), seconds to prepare the index, and
+milliseconds for each query. Where faiss is installed, its graph follows for sizes up to ``--graph``: seconds to build,
+milliseconds for each query, and the share of the true neighbours that it finds.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import resource
 import statistics
 import time
@@ -27,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmcl.memory.prototypes import prototypes
-from mmcl.memory.search import ExactIndex
+from mmcl.memory.search import ExactIndex, FaissIndex, recall
 
 CLASSES, IMAGES, TEXTS, DIMENSION = 100, 100, 150, 512
 QUERIES, K, TOP = 256, 32, 16
@@ -109,27 +112,37 @@ def comparisons(repeats: int) -> None:
         print(f"{f'rows prepared, {name}':34}{'':18}{len(rows) / statistics.median(prepared):14,.0f}")
 
 
-def at_scale(size: int, repeats: int) -> None:
+def at_scale(size: int, dimension: int, repeats: int, graph: bool) -> None:
     """Print time and bytes of a query among many rows, made in pieces so that the making does not count."""
-    rows = torch.empty(size, DIMENSION, dtype=torch.float16)
+    rows = torch.empty(size, dimension, dtype=torch.float16)
     for piece in torch.split(rows, 2**16):
         piece.copy_(torch.randn(piece.shape))
-    queries = torch.randn(QUERIES, DIMENSION)
+    queries = torch.randn(QUERIES, dimension)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     index = ExactIndex(rows)
     prepared = time.process_time() - start
     took = statistics.median(seconds(lambda: index.search(queries, K)) for _ in range(repeats))
     grew = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - index.nbytes / 2**20
-    print(
-        f"{size:12,}{rows.nbytes / 2**20:12,.0f}{index.nbytes / 2**20:12,.0f}{grew:12,.0f}"
-        f"{prepared:12.2f}{1000 * took / QUERIES:14.3f}"
-    )
+    kept = f"{size:12,}{rows.nbytes / 2**20:10,.0f}{index.nbytes / 2**20:11,.0f}"
+    used = f"{grew:13,.0f}{1024 * grew / QUERIES:13,.0f}{prepared:11.2f}{1000 * took / QUERIES:12.3f}"
+    print(kept + used + (graph_figures(rows, queries, index, repeats) if graph else ""), flush=True)
+
+
+def graph_figures(rows: Tensor, queries: Tensor, exact: ExactIndex, repeats: int) -> str:
+    """Return seconds to build, milliseconds for each query and recall of faiss's graph."""
+    start = time.process_time()
+    index = FaissIndex(rows)
+    built = time.process_time() - start
+    took = statistics.median(seconds(lambda: index.search(queries, K)) for _ in range(repeats))
+    return f"{built:12.1f}{1000 * took / QUERIES:13.3f}{recall(index, exact, queries, K):9.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[])
+    parser.add_argument("--dimension", type=int, default=DIMENSION)
+    parser.add_argument("--graph", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=11)
     options = parser.parse_args()
@@ -138,9 +151,11 @@ def main() -> None:
     if not options.rows:
         comparisons(options.repeats)
         return
-    print(f"{'rows':>12}{'MiB':>12}{'index MiB':>12}{'passing MiB':>12}{'prepare s':>12}{'ms a query':>14}")
+    with_faiss = importlib.util.find_spec("faiss") is not None
+    head = f"{'rows':>12}{'rows MiB':>10}{'index MiB':>11}{'passing MiB':>13}{'KiB a query':>13}{'prepare s':>11}"
+    print(f"{head}{'ms a query':>12}" + (f"{'faiss: s':>12}{'ms a query':>13}{'recall':>9}" if with_faiss else ""))
     for size in options.rows:
-        at_scale(size, options.repeats)
+        at_scale(size, options.dimension, options.repeats, with_faiss and size <= options.graph)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ consensus. An image of a class is worth the sum of its cosines with the texts of
 best of each modality are averaged as the encoder gave them; that mean, scaled to length 1, is the prototype.
 
 The sum of cosines with many rows is one product with the sum of their unit vectors, so no table of all pairs is made.
-Many classes are worked on together; still each number is formed by sums over its own rows in their order. What a class gets depends on the rows of this class and their order alone, to the bit:
-memories can grow, shrink and come back class by class.
+Many classes are worked on together; still each number is formed by sums over its own rows in their order. What a class
+gets depends on the rows of this class and their order alone, to the bit: memories can grow, shrink and come back class
+by class.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def prototypes(
     made = Prototypes(*(rows.new_empty(class_count, rows.shape[1], dtype=torch.float32) for rows in (images, texts)))
     kept_images = top if shots is None else None
     of_images, of_texts = _side(image_rows, class_count), _side(text_rows, class_count)
-    rows_at_once = _BLOCK_BYTES // (4 * texts.shape[1])
+    rows_at_once = _BLOCK_BYTES // (4 * max(1, texts.shape[1]))
     for first, last in _spans((of_images.counts + of_texts.counts).tolist(), rows_at_once):
         means = class_means(of_images.block(first, last), of_texts.block(first, last), kept_images, top)
         for made_side, mean_side in zip(made, means, strict=True):
@@ -253,7 +254,7 @@ def _unit_sums(block: ClassBlock) -> tuple[Tensor, Tensor]:
     """Return the sum float32 ``(c, D)`` of the unit rows of each class, and what makes each row a unit ``(n,)``."""
     sums, to_unit = block.features.new_empty(len(block.counts), block.features.shape[1]), []
     sizes, start = block.counts.tolist(), 0
-    for first, last in _spans(sizes, _CACHE_BYTES // (4 * sums.shape[1])):
+    for first, last in _spans(sizes, _CACHE_BYTES // (4 * max(1, sums.shape[1]))):
         end = start + sum(sizes[first:last])
         rows, counts = block.features[start:end], block.counts[first:last]
         to_unit.append(inverse_norms(rows))

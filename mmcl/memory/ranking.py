@@ -38,18 +38,18 @@ def pair_products(left: Tensor, counts: Tensor, right: Tensor, partners: Tensor)
 
 
 def rank_keys(scores: Tensor, places: Tensor) -> Tensor:
-    """Pack scores float32 ``(P,)`` and places int64 ``(P,)`` below 2^32 into int64 keys: larger score, then lower place.
+    """Pack scores float32 ``(P,)`` and places int64 ``(P,)`` into int64 keys: larger score, then lower place is larger.
 
-    The high half is the float's bit pattern, made monotone; the low half counts the place downwards. No key of a number
-    is ``LOWEST_KEY``.
+    Places are below 2^32. The high half is the float's bit pattern, made monotone; the low half counts the place
+    downwards. No key of a number is ``LOWEST_KEY``.
     """
     bits = (scores + 0.0).view(torch.int32)  # adding 0 turns -0 into +0
-    return (_monotone(bits).to(torch.int64) << 32) | (_LOW_32 - places)
+    return (monotone(bits).to(torch.int64) << 32) | (_LOW_32 - places)
 
 
 def ranked_scores(keys: Tensor) -> Tensor:
     """Return the scores float32 that are packed in keys."""
-    return _monotone((keys >> 32).to(torch.int32)).view(torch.float32)
+    return monotone((keys >> 32).to(torch.int32)).view(torch.float32)
 
 
 def ranked_places(keys: Tensor) -> Tensor:
@@ -57,9 +57,13 @@ def ranked_places(keys: Tensor) -> Tensor:
     return _LOW_32 - (keys & _LOW_32)
 
 
-def _monotone(bits: Tensor) -> Tensor:
-    """Turn the order of negative floats' bit patterns around, and back."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+def monotone(bits: Tensor) -> Tensor:
+    """Turn bit patterns of floats, read as whole numbers of 16 or 32 bits, into numbers of the floats' order, and back.
+
+    What has the sign bit is turned around; it comes out as a new tensor.
+    """
+    largest = torch.iinfo(bits.dtype).max
+    return (bits >> (torch.iinfo(bits.dtype).bits - 1)).bitwise_and_(largest).bitwise_xor_(bits)
 
 
 def _sampled_products(left: Tensor, counts: Tensor, right: Tensor, partners: Tensor) -> Tensor:
@@ -70,4 +74,5 @@ def _sampled_products(left: Tensor, counts: Tensor, right: Tensor, partners: Ten
         wanted = torch.sparse_csr_tensor(
             starts, partners, torch.zeros(len(partners)), (len(left), len(right)), check_invariants=False
         )
-    return torch.sparse.sampled_addmm(wanted, left, right.T, beta=0).values()
+    products: Tensor = torch.sparse.sampled_addmm(wanted, left, right.T, beta=0).values()
+    return products

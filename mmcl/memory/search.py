@@ -1,9 +1,9 @@
 """The rows of a memory nearest to queries by cosine: exact among millions in bounded memory, or through faiss.
 
 The exact search looks twice. A coarse pass, in bfloat16 where the processor multiplies it, finds every row that could
-be among the nearest, by a bound on its own rounding; only these are scored carefully. What comes out is what a full
-sort of careful cosines gives: the same for every chunk size, batch of queries and number of threads, and with equal
-cosines in the order of the rows.
+be among the nearest, by a bound on its own rounding; only these are scored carefully, each pair by a sum of its own in
+float32 or better. What comes out is what a full sort of careful cosines gives: the same for every chunk size, batch of
+queries and number of threads, and with equal cosines in the order of the rows.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from mmcl.errors import UserError, nearest
 from mmcl.memory.prototypes import NORM_FLOOR, inverse_norms
+from mmcl.memory.ranking import LOWEST_KEY, monotone, pair_products, rank_keys, ranked_places, ranked_scores
 
 CHUNK_BYTES = 2**28
 INDEXES = ("exact", "faiss")
 LARGEST_NORM = 1e18  # of a row, so that no product of two numbers is infinite in float32
-_LOW_32 = (1 << 32) - 1
 _QUERIES = 1024  # searched side by side
-_GROUP = 16  # rows of which the coarse pass looks at the best first
-_SCORE_BYTES = 64  # at most needed for one row and query of a chunk, if every row is as near as every other
-_PAIRS = 512  # scored together, so that they stay in the processor's cache
-_PAIRS_ON_GPU = 2**15
+_GROUP = 8  # rows of which the coarse pass looks at the best first
+_GROUPS = 4  # of them together, where the k-th best is sought
+_ALIGNED = _GROUP * _GROUPS
+_SCORE_BYTES = 96  # at most needed for one row and query of a chunk, if every row is as near as every other
+_BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+_FLOATS = {bits: floats for floats, bits in _BITS.items()}
 # How far matrix products of float32 unit vectors may be off by what torch rounds their operands to.
 _OPERAND_ROUNDING = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-6}
 
@@ -111,7 +113,9 @@ class ExactIndex:
         self.rows, self.chunk_bytes = rows, chunk_bytes
         self.coarse = coarse_dtype(rows.device) if coarse is None else coarse
         self._inverse_norms = torch.empty(len(rows), device=rows.device)
-        self._copy = torch.empty_like(rows, dtype=torch.bfloat16) if self.coarse == torch.bfloat16 else None
+        self._copy = None
+        if self.coarse == torch.bfloat16:
+            self._copy = torch.zeros(_aligned(len(rows)), rows.shape[1], dtype=torch.bfloat16, device=rows.device)
         self._rounding = 0.0
         for first, last in self._pieces():
             self._prepare(first, last)
@@ -132,7 +136,7 @@ class ExactIndex:
         """
         _require(queries, k, len(self.rows), self.rows.shape[1])
         with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-            found = [self._search(_unit(part), k) for part in torch.split(queries, _QUERIES) if len(part)]
+            found = [self._search(_unit_queries(part), k) for part in torch.split(queries, _QUERIES) if len(part)]
         if not found:
             return Neighbours(queries.new_empty(0, k, dtype=torch.float32), queries.new_empty(0, k, dtype=torch.int64))
         return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -163,15 +167,17 @@ class ExactIndex:
         rough = units.to(self.coarse)
         bound = self._bound(units, rough)
         best = units.new_empty(len(units), 0, dtype=torch.int64)
-        step = max(_GROUP, self.chunk_bytes // (_SCORE_BYTES * len(units) + 4 * units.shape[1]) // _GROUP * _GROUP)
+        at_once = self.chunk_bytes // (_SCORE_BYTES * len(units) + 4 * units.shape[1])
+        step = max(_ALIGNED, at_once // _ALIGNED * _ALIGNED)
         for first in range(0, len(self.rows), step):
-            scores = self._coarse_scores(rough, first, min(first + step, len(self.rows)))
-            maxima = _group_maxima(scores)
-            cut = _cut(_least(scores, maxima, best, k), bound)
-            query, row = _near_enough(scores, maxima, cut, len(self.rows) - first)
-            keys = _sort_keys(self._careful_scores(units, query, row + first), row + first)
-            best = _merged(best, query, keys, k)
-        return Neighbours(_cosines(best), _LOW_32 - (best & _LOW_32))
+            last = min(first + step, len(self.rows))
+            bits = self._coarse_bits(rough, first, last)
+            query, row = _near_enough(bits, last - first, best, bound, k)
+            row += first
+            counts = torch.bincount(query, minlength=len(units))
+            keys = rank_keys(self._careful_scores(units, counts, row), row)
+            best = _merged(best, query, counts, keys, k)
+        return Neighbours(ranked_scores(best), ranked_places(best))
 
     def _bound(self, units: Tensor, rough: Tensor) -> float:
         """Return how far a coarse product of two unit vectors can be from the careful one, before it is rounded."""
@@ -181,24 +187,25 @@ class ExactIndex:
         moved = float(torch.linalg.vector_norm(units - rough.float(), dim=1).max())
         return bound + moved + self._rounding * (1 + moved)
 
-    def _coarse_scores(self, rough: Tensor, first: int, last: int) -> Tensor:
-        """Return coarse cosines ``(B, G * 16)`` of a chunk, at its end minus infinity for rows that are not there."""
-        if self._copy is None:
-            scores = (rough @ self.rows[first:last].float().T).mul_(self._inverse_norms[first:last])
-        else:
-            scores = rough @ self._copy[first:last].T
-        lacking = -scores.shape[1] % _GROUP
-        return pad(scores, (0, lacking), value=-torch.inf) if lacking else scores
+    def _coarse_bits(self, rough: Tensor, first: int, last: int) -> Tensor:
+        """Return the bit patterns ``(B, L)`` of a chunk's cosines; L is a multiple of ``_ALIGNED``.
 
-    def _careful_scores(self, units: Tensor, query: Tensor, row: Tensor) -> Tensor:
-        """Return the cosines float32 ``(P,)`` of pairs, each summed in float64 by itself: equal rows are equal."""
-        at_once = _PAIRS if units.device.type == "cpu" else _PAIRS_ON_GPU
-        scores = torch.empty(len(row), device=units.device)
-        for first in range(0, len(row), at_once):
-            pairs = slice(first, first + at_once)
-            products = self.rows.index_select(0, row[pairs]) * units.index_select(0, query[pairs])
-            scores[pairs] = products.sum(dim=1, dtype=torch.float64) * self._inverse_norms[row[pairs]]
-        return scores
+        Those behind the last row are the lowest number.
+        """
+        size, width = last - first, _aligned(last - first)
+        if self._copy is None:
+            scores = rough.new_empty(len(rough), width)
+            products = rough @ self.rows[first:last].float().T
+            torch.mul(products, self._inverse_norms[first:last], out=scores[:, :size])
+        else:
+            scores = rough @ self._copy[first : first + width].T
+        bits = scores.view(_BITS[self.coarse])
+        bits[:, size:] = torch.iinfo(bits.dtype).min
+        return bits
+
+    def _careful_scores(self, units: Tensor, counts: Tensor, row: Tensor) -> Tensor:
+        """Return the cosines float32 ``(P,)`` of pairs, each by itself, so that equal rows are equal."""
+        return pair_products(units, counts, self.rows, row) * self._inverse_norms[row]
 
 
 class FaissIndex:
@@ -230,7 +237,7 @@ class FaissIndex:
             UserError: as there, or the graph finds fewer than k.
         """
         _require(queries, k, self._size, self._graph.d)
-        scores, rows = (torch.from_numpy(part) for part in self._graph.search(_unit(queries).cpu().numpy(), k))
+        scores, rows = (torch.from_numpy(part) for part in self._graph.search(_unit_queries(queries).cpu().numpy(), k))
         if (rows < 0).any():
             raise UserError(f"faiss finds fewer than k={k} rows of {self._size} for a query. Take index=exact")
         return Neighbours(scores.to(queries.device), rows.to(queries.device))
@@ -251,8 +258,13 @@ def _require(queries: Tensor, k: int, size: int, dimension: int) -> None:
             f"queries of length {queries.shape[1]} for a memory of length {dimension}: they come from different "
             "encoders. Encode both with the same"
         )
-    if not torch.isfinite(queries).all():
+
+
+def _unit_queries(queries: Tensor) -> Tensor:
+    units = _unit(queries)
+    if not torch.isfinite(units.sum()):
         raise UserError("a query has a number that is not finite: encode it again, or leave it out")
+    return units
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -260,15 +272,41 @@ def _unit(vectors: Tensor) -> Tensor:
     return normalize(vectors.double(), dim=1, eps=NORM_FLOOR).float()
 
 
-def _least(scores: Tensor, maxima: Tensor, best: Tensor, k: int) -> Tensor:
-    """Return a coarse cosine ``(B, 1)`` that at least k rows reach; minus infinity where fewer rows were seen."""
-    least = scores.new_full((len(scores), 1), -torch.inf, dtype=torch.float32)
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _near_enough(bits: Tensor, size: int, best: Tensor, bound: float, k: int) -> tuple[Tensor, Tensor]:
+    """Return the pairs of query and row of a chunk that may be among the k nearest: int64 ``(P,)``, by query.
+
+    Cosines are compared as bit patterns, which is faster. These have the order of the cosines above 0; where a query
+    must look below, all of them are put in order first. ``size`` is the number of rows, ``best`` the keys found so far.
+    """
+    coarse = _FLOATS[bits.dtype]
+    maxima = _group_maxima(bits, _GROUP)
+    cut = _cut(_least(bits, maxima, best, k), bound).to(coarse)
+    if not bool((cut > 0).all()):
+        bits = monotone(bits)
+        bits[:, size:] = torch.iinfo(bits.dtype).min  # reaches no cut, not even minus infinity
+        maxima = _group_maxima(bits, _GROUP)
+        cut = _cut(_least(bits, maxima, best, k), bound).to(coarse)
+    reach = monotone(cut.view(bits.dtype))
+    members = bits.view(len(bits), _GROUP, -1)
+    query, group = (maxima >= reach).nonzero(as_tuple=True)
+    pair, member = (members[query, :, group] >= reach[query]).nonzero(as_tuple=True)
+    return query[pair], member * members.shape[2] + group[pair]
+
+
+def _least(bits: Tensor, maxima: Tensor, best: Tensor, k: int) -> Tensor:
+    """Return a coarse cosine float32 ``(B, 1)`` that k rows reach; minus infinity where fewer rows were seen."""
+    least = torch.full((len(bits), 1), -torch.inf, device=bits.device)
     if best.shape[1] == k:
-        least = torch.maximum(least, _cosines(best[:, -1:]))
-    if maxima.shape[1] >= k:
-        least = torch.maximum(least, maxima.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True))
-    elif scores.shape[1] >= k:
-        least = torch.maximum(least, scores.float().topk(k, dim=1).values[:, -1:])
+        least = ranked_scores(best[:, -1:])
+    for table in (_group_maxima(maxima, _GROUPS), maxima, bits):
+        if table.shape[1] >= k:
+            reached = table.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+            if bool((reached > torch.iinfo(bits.dtype).min).all()):
+                return torch.maximum(least, monotone(reached).view(_FLOATS[bits.dtype]).float())
     return least
 
 
@@ -280,44 +318,21 @@ def _cut(least: Tensor, bound: float) -> Tensor:
     return torch.where(least.isinf(), least, least - 2 * bound - 1.1 * 2.0**-7 * (least.abs() + bound))
 
 
-def _near_enough(scores: Tensor, maxima: Tensor, cut: Tensor, rows_left: int) -> tuple[Tensor, Tensor]:
-    """Return the pairs of query and row of a chunk whose coarse cosine reaches the cut: int64 ``(P,)``, by query."""
-    members = scores.view(len(scores), _GROUP, -1)
-    query, group = (maxima >= cut).nonzero(as_tuple=True)
-    pair, member = (members[query, :, group].float() >= cut[query]).nonzero(as_tuple=True)
-    row = member * members.shape[2] + group[pair]
-    there = row < rows_left  # the padding reaches a cut of minus infinity
-    return query[pair][there], row[there]
+def _group_maxima(bits: Tensor, size: int) -> Tensor:
+    """Return the largest of each group of ``size`` columns that lie equally far apart: ``(B, G)``."""
+    return bits.view(len(bits), size, -1).amax(dim=1)
 
 
-def _group_maxima(scores: Tensor) -> Tensor:
-    """Return the largest of each group of 16 columns that lie equally far apart: float32 ``(B, G)``."""
-    return scores.view(len(scores), _GROUP, -1).amax(dim=1).float()
+def _merged(best: Tensor, query: Tensor, counts: Tensor, keys: Tensor, k: int) -> Tensor:
+    """Return the k largest keys of each query, largest first, of those so far ``(B, <= k)`` and new ones ``(P,)``.
 
-
-def _merged(best: Tensor, query: Tensor, keys: Tensor, k: int) -> Tensor:
-    """Return the k largest keys of each query, largest first, of those so far ``(B, <= k)`` and new ones ``(P,)``."""
-    counts = torch.bincount(query, minlength=len(best))
+    ``counts`` ``(B,)`` are how many new ones each query has.
+    """
     place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
-    fresh = best.new_full((len(best), int(counts.max())), torch.iinfo(torch.int64).min)
+    fresh = best.new_full((len(best), int(counts.max())), LOWEST_KEY)
     fresh[query, place] = keys
     both = torch.cat([best, fresh], dim=1)
     return both.topk(min(k, both.shape[1]), dim=1).values
-
-
-def _sort_keys(cosines: Tensor, rows: Tensor) -> Tensor:
-    """Pack cosines and rows ``(P,)`` into int64 keys that sort by cosine, then by lowest row.
-
-    The high half is the float's bit pattern, made monotone; the low half counts the row downwards.
-    """
-    bits = (cosines + 0.0).view(torch.int32)  # adding 0 turns -0 into +0
-    monotone = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
-    return (monotone << 32) | (_LOW_32 - rows)
-
-
-def _cosines(keys: Tensor) -> Tensor:
-    monotone = (keys >> 32).to(torch.int32)
-    return (monotone ^ ((monotone >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
 def _faiss() -> Any:

@@ -19,6 +19,7 @@ from mmcl.report.comparison import ComparedTable, compare, overrides_of, pick_fr
 from mmcl.report.console import HEADINGS, number, seeds, signed, spread
 from mmcl.report.figures import Curve
 from mmcl.report.memory_sweep import find_sweeps
+from mmcl.report.retrieved import Retrieval, read_retrievals
 from mmcl.report.store import TEST, Result
 from mmcl.report.table_figures import sweep_picture, table_pictures
 from mmcl.report.tables import Table
@@ -26,6 +27,7 @@ from mmcl.report.traces import Trace, pictured, read_traces, with_usage
 
 MAX_ROWS = 100  # of a table about one run; longer ones show some rows
 SHOWN_ROWS = 25
+RETRIEVAL_BYTES = 2**24  # of a page, for what queries of its runs looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,12 @@ class TableView:
 
 @dataclass(frozen=True, eq=False)
 class RunView:
-    """What the page shows of a run: the result, and its pictures of usual and of large width."""
+    """What the page shows of a run: the result, pictures of usual and of large width, what queries looked at."""
 
     result: Result
     pictures: Mapping[str, Markup]
     large: Mapping[str, Markup]
+    retrievals: Sequence[Retrieval]
 
 
 def write_report(
@@ -72,16 +75,17 @@ def write_page(
     """Write one page about tables whose rows are already joined with their runs; see ``write_report``."""
     sweeps = find_sweeps(results)
     traced, unreadable = _traces_of(results)
+    retrieved, left_out = _retrievals_of(results)
     page = _template().render(
         tables=[TableView(table, _marked(table_pictures(table))) for table in compared if table.measured],
         missing=[table.table for table in compared if not table.measured],
         sweeps=sweeps,
         sweep_picture=Markup(sweep_picture({sweep.label: sweep for sweep in sweeps})) if sweeps else "",
         runs=[
-            RunView(result, _marked(_run_pictures(result)), _marked(_trace_pictures(result, traces)))
-            for result, traces in zip(results, traced, strict=True)
+            RunView(result, _marked(_run_pictures(result)), _marked(_trace_pictures(result, traces)), looked)
+            for result, traces, looked in zip(results, traced, retrieved, strict=True)
         ],
-        problems=[*problems, *unreadable],
+        problems=[*problems, *unreadable, *left_out],
         headings=HEADINGS,
         overrides_of=overrides_of,
         seeds=seeds,
@@ -101,6 +105,25 @@ def _traces_of(results: Sequence[Result]) -> tuple[list[list[Trace]], list[str]]
     """Read the traces of runs on streams; return those of each run, and lines about files that cannot be read."""
     found = [read_traces(result.path.parent) if result.evaluations else ([], []) for result in results]
     return [traces for traces, _ in found], [line for _, lines in found for line in lines]
+
+
+def _retrievals_of(results: Sequence[Result]) -> tuple[list[list[Retrieval]], list[str]]:
+    """Read what queries looked at, of as many runs as a page has room for; return lines about the rest."""
+    found: list[list[Retrieval]] = []
+    lines: list[str] = []
+    left_out: list[Path] = []
+    room = RETRIEVAL_BYTES
+    for result in results:
+        retrievals, problems = read_retrievals(result.path.parent)
+        lines += problems
+        size = sum(retrieval.nbytes for retrieval in retrievals)
+        if size > room:
+            left_out.append(result.path.parent)
+        found.append(retrievals if size <= room else [])
+        room -= size if size <= room else 0
+    if left_out:
+        lines.append(f"no room for what {len(left_out)} runs retrieved. One alone: mmcl report {left_out[0]}")
+    return found, lines
 
 
 def _marked(pictures: Mapping[str, str]) -> dict[str, Markup]:

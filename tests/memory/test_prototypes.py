@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmcl.errors import UserError
-from mmcl.memory.prototypes import ClassRows, best, class_directions, prototypes
+from mmcl.memory import prototypes as module
+from mmcl.memory.prototypes import ClassRows, best, best_of_each, class_directions, prototypes
 
 Rows = tuple[Tensor, Tensor]
 
@@ -59,15 +60,24 @@ def test_equal_the_definition(seed: int, counts: list[tuple[int, int, int]], top
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 9), st.booleans())
-def test_a_class_gets_the_same_bits_in_any_company(seed: int, dimension: int, sort: bool) -> None:
-    images, texts = rows(seed, [5, 20, 9], dimension), rows(seed + 1, [7, 19, 3], dimension)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 2, 3, 7, 16, 65, 129, 512]),
+    st.booleans(),
+    st.sampled_from([1, 2**12, 2**28]),
+)
+def test_a_class_gets_the_same_bits_in_any_company(seed: int, dimension: int, sort: bool, block_bytes: int) -> None:
+    counts = ([5, 20, 9, 1, 0, 33], [7, 19, 3, 1, 8, 60])
+    images, texts = rows(seed, counts[0], dimension), rows(seed + 1, counts[1], dimension)
     if sort:
         images, texts = (
             (kept[order], labels[order]) for kept, labels in (images, texts) for order in [labels.argsort()]
         )
-    together = prototypes(*images, *texts, 3, 4)
-    for number in range(3):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_BLOCK_BYTES", "_CACHE_BYTES"):
+            patch.setattr(module, name, block_bytes)
+        together = prototypes(*images, *texts, 6, 4)
+    for number in range(6):
         alone = [features[labels == number] for features, labels in (images, texts)]
         zeros = [torch.zeros(len(part), dtype=torch.int64) for part in alone]
         single = prototypes(alone[0], zeros[0], alone[1], zeros[1], 1, 4)
@@ -106,6 +116,11 @@ def test_half_rows_are_computed_in_float32() -> None:
 
 def test_best_takes_the_first_of_equal_ones() -> None:
     assert best(torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0]), 2).tolist() == [1, 2]
+
+
+def test_best_of_each_class_stay_in_it() -> None:
+    worth = torch.tensor([1.0, 3.0, 3.0, 9.0, -2.0, -1.0, -1.0])
+    assert best_of_each(worth, torch.tensor([3, 0, 1, 3]), 2).tolist() == [1, 2, 3, 5, 6]
 
 
 def test_directions_of_what_is_kept() -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mmcl.errors import UserError
 from mmcl.memory import search
+from mmcl.memory.prototypes import inverse_norms
+from mmcl.memory.ranking import pair_products
 from mmcl.memory.search import ExactIndex, Neighbours, make_index, nearest_rows, recall
 
 
@@ -26,11 +28,17 @@ def case(seed: int, queries: int, rows: int, dimension: int) -> tuple[Tensor, Te
 
 
 def by_full_sort(queries: Tensor, rows: Tensor, k: int) -> Neighbours:
-    """Each cosine by its own sum, sorted whole."""
-    unit = [torch.nn.functional.normalize(part.double(), dim=1) for part in (queries, rows)]
-    cosines = (unit[0][:, None, :] * unit[1]).sum(2).float()
+    """Each careful cosine, sorted whole."""
+    units = torch.nn.functional.normalize(queries.double(), dim=1).float()
+    counts, partners = torch.full((len(queries),), len(rows)), torch.arange(len(rows)).repeat(len(queries))
+    products = pair_products(units, counts, rows, partners).view(len(queries), -1)
+    cosines = products * inverse_norms(rows.float())
     order = cosines.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return Neighbours(cosines.gather(1, order), order)
+
+
+def true_cosines(queries: Tensor, rows: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(queries.double()[:, None], rows.double(), dim=2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,7 +58,8 @@ def test_equals_a_full_sort_even_with_equal_and_zero_rows(
     found = ExactIndex(memory, chunk_bytes, coarse).search(asked, k)
     expected = by_full_sort(asked, memory, k)
     assert found.rows.tolist() == expected.rows.tolist()
-    assert torch.allclose(found.scores, expected.scores, atol=1e-6)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.allclose(found.scores.double(), true_cosines(asked, memory).gather(1, found.rows), atol=1e-6)
 
 
 @settings(max_examples=10, deadline=None)
@@ -68,6 +77,20 @@ def test_chunks_batches_threads_and_coarse_types_change_no_bit(seed: int, chunk_
         torch.set_num_threads(before)
     assert torch.equal(torch.cat([part.rows for part in parts]), whole.rows)
     assert torch.equal(torch.cat([part.scores for part in parts]), whole.scores)
+
+
+@pytest.mark.parametrize("coarse", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk_bytes", [200_000, 2**28])
+def test_what_lies_behind_a_query_is_ranked_as_well(coarse: torch.dtype, chunk_bytes: int) -> None:
+    """No row, or fewer than k, have a cosine above 0."""
+    generator = torch.Generator().manual_seed(1)
+    memory = torch.randn(1500, 16, generator=generator).abs()
+    asked = -torch.randn(6, 16, generator=generator).abs()
+    memory[700:703] *= -1
+    found = ExactIndex(memory, chunk_bytes, coarse).search(asked, 8)
+    assert torch.equal(found.rows, by_full_sort(asked, memory, 8).rows)
+    assert (found.scores[:, 3:] < 0).all()
+    assert found.rows[:, :3].sort(dim=1).values.tolist() == [[700, 701, 702]] * 6
 
 
 def test_near_rows_are_told_apart_by_less_than_the_coarse_type_can() -> None:
