@@ -287,9 +287,9 @@ def _plain_method(benchmark: str) -> str:
     """Return the override of a method that needs nothing but the benchmark."""
     from mmcl.config.components import locate
     from mmcl.config.compose import compose_unchecked
-    from mmcl.protocol import DatasetTask, StreamTask
+    from mmcl.protocol import DatasetTask, MemoryTask, StreamTask
 
-    plain = {DatasetTask: "method=clip_zeroshot", StreamTask: "method=vanilla"}
+    plain = dict.fromkeys((DatasetTask, MemoryTask), "method=clip_zeroshot") | {StreamTask: "method=vanilla"}
     target = compose_unchecked([f"benchmark={benchmark}"]).benchmark["_target_"]
     return plain.get(locate(target).task_type, "method=finetune")
 

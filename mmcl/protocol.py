@@ -235,10 +235,19 @@ class DatasetTask(Task):
 
 
 class AskedMemory(NamedTuple):
-    """Queries ``(Q, 1, D)`` with the memory of their classes."""
+    """Queries with the memory of their classes.
+
+    Attributes:
+        queries: labelled images ``(Q, 1, D)``.
+        content: the memory.
+        class_names: names of the C classes.
+        encoded: encoded texts about these classes, for a text classifier of them.
+    """
 
     queries: ImageFeatures
     content: MemoryContent
+    class_names: tuple[str, ...]
+    encoded: EncodedDataset
 
 
 @dataclass(frozen=True)

@@ -227,11 +227,13 @@ class MemoryBenchmark(FeatureTasks):
         noise, seed = self.config.label_noise, self.config.split_seed
         labels = noisy_labels(seen.training.labels, noise, len(seen.class_names), seed, "training")
         queries = ImageFeatures(seen.training.features, labels, torch.arange(len(labels)))
-        return AskedMemory(queries, seen.content(self.config.training_shots))
+        content = seen.content(self.config.training_shots)
+        return AskedMemory(queries, content, seen.class_names, AskedDataset(seen, "training"))
 
     def _validation(self) -> AskedMemory:
         known = self._set("validation")
-        return AskedMemory(known.queries, known.content(self.config.training_shots))
+        content = known.content(self.config.training_shots)
+        return AskedMemory(known.queries, content, known.class_names, AskedDataset(known, "validation"))
 
 
 class AskedDataset:

@@ -69,12 +69,12 @@ class MemoryImages(MemoryBenchmark, EncodingBenchmark):
         sentences = known.sentences
         return EncodedSet(
             class_names=known.class_names,
-            training=self._encoded(which, "training", known.training),
-            queries=self._encoded(which, "queries", known.queries),
-            images=self._encoded(which, "memory", known.images),
-            texts=self.encoders.texts(f"{self.name}-{which}-texts", sentences, too_long="cut"),
-            shots=self._encoded(which, "shots", known.shots),
-            prompts=lambda kind: self.encoders.texts(f"{self.name}-{which}-prompts-{kind}", known.prompts(kind)),
+            training=self._encoded("training", known.training),
+            queries=self._encoded("queries", known.queries),
+            images=self._encoded("memory", known.images),
+            texts=self.encoders.texts(f"{self.name}-texts", sentences, too_long="cut"),
+            shots=self._encoded("shots", known.shots),
+            prompts=lambda kind: self.encoders.texts(f"{self.name}-prompts-{kind}", known.prompts(kind)),
             items=MemoryItems(known.queries, known.images, sentences.texts),
         )
 
@@ -95,8 +95,8 @@ class MemoryImages(MemoryBenchmark, EncodingBenchmark):
             known, images=known.images.select(images), sentences=Sentences(kept, known.sentences.classes[texts])
         )
 
-    def _encoded(self, which: str, role: str, samples: Samples) -> ImageFeatures:
+    def _encoded(self, role: str, samples: Samples) -> ImageFeatures:
         if not len(samples):
             return ImageFeatures(torch.empty(0, 1, self.encoders.dimension), samples.labels, samples.sources)
-        encoded = self.encoders.images(EncodingJob(f"{self.name}-{which}-{role}", samples, Views()))
+        encoded = self.encoders.images(EncodingJob(f"{self.name}-{role}", samples, Views()))
         return ImageFeatures(encoded.features.float(), encoded.labels, torch.arange(len(encoded)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mmcl.backbones.dual_encoder import DualEncoder
 from mmcl.config.components import build, locate
@@ -20,12 +21,12 @@ from mmcl.errors import MissingFileError, UserError
 from mmcl.features.cache import FeatureCache
 from mmcl.memory.class_memory import ClassMemory
 from mmcl.methods.mml.learner import MmlLearner
-from mmcl.methods.mml.mml import Mml
-from mmcl.methods.mml.remembered import Neighbourhood
+from mmcl.methods.mml.mml import Mml, MmlConfig
 from mmcl.randomness import generator
 
 ONE_DEVICE = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
 LEARNED = "learner."
+AGAIN = "Bring a good copy, or run again with force=true"
 
 
 class FinishedRun:
@@ -38,18 +39,22 @@ class FinishedRun:
     Attributes:
         folder: directory of the run.
         config: its configuration, computing on one device.
+        keys: those of its method.
 
     Raises:
-        UserError: the directory is of no run, of another method, of one that has not finished, or of one whose
-            encoders are not known or have changed since.
+        UserError: the directory is of no run, of another method or version, of one that has not finished, or of one
+            whose encoders are not known or have changed since.
     """
 
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         folder = folder.expanduser()
         self.folder = folder.parent if folder.name == "result.json" else folder
         owner, result = (_read(self.folder / name) for name in ("identity.json", "result.json"))
-        self.config: DictConfig = OmegaConf.create(owner.get("config"))
+        if not isinstance(owner.get("config"), dict):
+            raise UserError(f"{self.folder / 'identity.json'} has another form. {AGAIN}")
+        self.config: DictConfig = OmegaConf.create(owner["config"])
         self._refuse_other_runs(owner.get("identity"), result)
+        self.keys = self._keys()
         self.config.trainer = OmegaConf.merge(self.config.trainer, ONE_DEVICE)
         self.cache = Path(self.config.paths.cache).expanduser() if cache is None else cache.expanduser()
 
@@ -71,6 +76,15 @@ class FinishedRun:
                 f"{self.folder} has the identity {known_as}, by its settings and files it would be {identity(config)}: "
                 f"the weights of backbone={config.backbone.name} have changed or moved since. Bring them back"
             )
+
+    def _keys(self) -> MmlConfig:
+        node = self.config.method
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(locate(node["_target_"]).Config), node)
+            keys: MmlConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        except OmegaConfBaseException as error:
+            raise UserError(f"{self.folder} was made by a version with other keys ({error}). Run it again") from error
+        return keys
 
     @cached_property
     def device(self) -> torch.device:
@@ -106,24 +120,14 @@ class FinishedRun:
         state = StateFile(self.folder / "state").load().method or {}
         weights = {name.removeprefix(LEARNED): value for name, value in state.items() if name.startswith(LEARNED)}
         if not weights:
-            raise UserError(
-                f"{self.folder / 'state'} has no learned weights: the state is missing or damaged. Bring a good copy, "
-                "or run again with force=true"
-            )
-        made = MmlLearner(self.encoder.dimension, self.config.method.temperature, generator(self.config.seed))
+            raise UserError(f"{self.folder / 'state'} has no learned weights: the state is missing or damaged. {AGAIN}")
+        made = MmlLearner(self.encoder.dimension, self.keys.temperature, generator(self.config.seed))
         made.to(next(iter(weights.values())).dtype).load_state_dict(weights)
         return made.to(self.device).eval()
 
-    @property
-    def neighbourhood(self) -> Neighbourhood:
-        """How far the queries of the run looked."""
-        keys = self.config.method
-        return Neighbourhood(keys.image_neighbours, keys.text_neighbours, keys.index, keys.feature_length)
-
     def empty_memory(self) -> ClassMemory:
         """Return a memory for rows of these encoders, with prototypes as in the run."""
-        keys = self.config.method
-        return ClassMemory(self.encoders().digest, keys.prototype_items, keys.storage)
+        return ClassMemory(self.encoders().digest, self.keys.prototype_items, self.keys.storage)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
             "result.json which a run of method=mml prints"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}. Bring a good copy, or run again with force=true") from error
+        raise UserError(f"cannot read {path}: {error}. {AGAIN}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} has another form. Bring a good copy, or run again with force=true")
+        raise UserError(f"{path} has another form. {AGAIN}")
     return content

@@ -98,7 +98,7 @@ def build_memory(
         if known:
             raise UserError(f"{before.path} knows the class {known[0]!r} already: rename it, or leave it out")
         memory.union(before.memory)
-    wanted = (run.neighbourhood.images, run.neighbourhood.texts)
+    wanted = (run.keys.image_neighbours, run.keys.text_neighbours)
     far = [run_wide if own is None else own for own, run_wide in zip(neighbours, wanted, strict=True)]
     source = _source_of(classes, folders, far, None if before is None else before.source)
     _check_reach(source, path)
@@ -159,7 +159,7 @@ def ask(run: FinishedRun, own: OwnMemory, images: Sequence[Path]) -> list[dict[s
     with TemporaryDirectory() as folder:  # queries are not worth a place in the cache
         encoded = run.encoders(Path(folder)).images(EncodingJob("queries", asked, Views()))
         features = encoded.features[:, 0].float().to(run.device, copy=True)
-    far = run.neighbourhood._replace(images=own.source.image_neighbours, texts=own.source.text_neighbours)
+    far = run.keys.neighbourhood._replace(images=own.source.image_neighbours, texts=own.source.text_neighbours)
     remembered = Remembered(own.memory, far, run.device)
     queries = remembered.queries(features, asked.labels.to(run.device))
     with torch.no_grad():

@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from mmcl.errors import UserError
 from mmcl.whole_files import disk_space, write_whole
 
+# What a fresh start leaves alone: the lock, what was set aside, and memories that a user built for the run.
+KEPT = ("run.lock", "before", "memories", "memory.safetensors")
 COLUMNS = ("task", "stage", "epoch", "metric", "value")
 
 
@@ -91,7 +93,7 @@ class RunDirectory:
     def _move_content(source: Path, target: Path) -> None:
         target.mkdir(exist_ok=True)
         for path in source.iterdir():
-            if path != target and path.name not in ("run.lock", "before"):
+            if path != target and path.name not in KEPT:
                 path.rename(target / path.name)
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -89,14 +89,12 @@ def die_writing_a_stream_state() -> None:
 
 def die_inside_few_shot_learning() -> None:
     """Die between two steps of the second epoch of few-shot learning."""
-    account = Method._account
+    _in_epoch(1, die)
 
-    def counted(self: Any, terms: Any, count: int) -> None:
-        account(self, terms, count)
-        if self.trainer.current_epoch == 1:
-            die()
 
-    Method._account = counted
+def die_inside_memory_learning() -> None:
+    """Die between two steps of the third epoch of the learning on a memory."""
+    _in_epoch(2, die)
 
 
 def loss_becomes_nan() -> None:
@@ -107,6 +105,17 @@ def loss_becomes_nan() -> None:
             next(method.parameters()).fill_(float("nan"))
 
     _after_some_steps(spoil, epoch=2)
+
+
+def _in_epoch(epoch: int, act: Callable[[], None]) -> None:
+    account = Method._account
+
+    def counted(self: Any, terms: Any, count: int) -> None:
+        account(self, terms, count)
+        if self.trainer.current_epoch == epoch:
+            act()
+
+    Method._account = counted
 
 
 def _after_some_steps(act: Callable[[Method], None], epoch: int, stage: str = "representation", steps: int = 2) -> None:

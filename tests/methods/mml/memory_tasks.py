@@ -52,7 +52,11 @@ def drawn_task(known: EncodedSet, index: int = 0, validation: EncodedSet | None 
         AskedDataset(known, f"drawn {index}"),
         known.content(with_shots=False),
         "drawn encoder",
-        AskedMemory(known.training, known.content(False)) if learns else None,
-        AskedMemory(validation.queries, validation.content(False)) if validation is not None else None,
+        _asked(known, known.training) if learns else None,
+        _asked(validation, validation.queries) if validation is not None else None,
         known.items,
     )
+
+
+def _asked(known: EncodedSet, queries: ImageFeatures) -> AskedMemory:
+    return AskedMemory(queries, known.content(False), known.class_names, AskedDataset(known, "drawn"))
