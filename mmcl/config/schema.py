@@ -165,6 +165,7 @@ class RunConfig:
 
     seed: int = setting("Keys all randomness and, unless benchmark.order_seed says otherwise, the class order.")
     force: bool = setting("Run again from the start, although a finished or unfinished run is there.")
+    eval_only: bool = setting("Learn nothing: answer with what this run has learned before; an error where it has not.")
     paths: PathsConfig = setting("Folders.")
     trainer: TrainerConfig = setting("Devices, precision, strategy.")
     logger: LoggerConfig = setting("Loggers beside the run's own files.")

@@ -11,7 +11,7 @@ from mmcl.errors import UserError
 from mmcl.report.store import Result, find_results
 from mmcl.report.traces import pictured, trace_files
 
-OF_THE_MACHINE = ("paths.", "trainer.devices", "force")
+OF_THE_MACHINE = ("paths.", "trainer.devices", "force", "eval_only")
 
 
 def keep_results(runs: Path, folder: Path) -> list[Path]:

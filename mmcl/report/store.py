@@ -15,7 +15,7 @@ from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 
 SCHEMA = 1
 TEST = "test"
-GROUPS_WITHOUT_INFLUENCE = ("paths", "logger", "force", "hydra")
+GROUPS_WITHOUT_INFLUENCE = ("paths", "logger", "force", "eval_only", "hydra")
 KINDS: dict[str, type] = {
     "status": str,
     "identity": str,

@@ -83,6 +83,30 @@ def test_a_run_goes_on_after_every_saved_state(
     assert_same_outcome(run_here(arguments), undisturbed)
 
 
+def test_evaluation_alone_goes_on_from_what_was_learned_and_learns_nothing(
+    tmp_path: Path, features: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = _typed(tmp_path, features)
+    with pytest.raises(UserError, match="has learned nothing yet"):
+        run_here([*arguments, "eval_only=true"])
+    assert not list(tmp_path.iterdir())
+    save = sequence.Sequence._save
+
+    def save_and_stop(self: sequence.Sequence) -> None:
+        save(self)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sequence.Sequence, "_save", save_and_stop)
+        with pytest.raises(InterruptedError):
+            run_here(arguments)
+    finished = run_here([*arguments, "eval_only=true"])
+    assert_same_outcome(finished, undisturbed)
+    assert run_here([*arguments, "eval_only=true"]) == finished
+    with pytest.raises(UserError, match="force=true forgets it"):
+        run_here([*arguments, "eval_only=true", "force=true", "seed=2"])
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path, features: Path, undisturbed: Path) -> None:
     typed = _typed(tmp_path, features, "trainer=ddp_cpu", "trainer.devices=2")
