@@ -277,6 +277,8 @@ class MemoryTask(DatasetTask):
         validation: labelled queries of other classes with their memory, which may choose something; None where
             ``training`` is.
         items: what the rows are.
+        fewest: of images and of texts, how many the smallest memory of this task and the later ones has that has any;
+            a method that looks at more of them stops before it learns. (0, 0) says nothing.
     """
 
     memory: MemoryContent = field(repr=False)
@@ -284,6 +286,7 @@ class MemoryTask(DatasetTask):
     training: AskedMemory | None = field(repr=False)
     validation: AskedMemory | None = field(repr=False)
     items: MemoryItems = field(repr=False)
+    fewest: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ The classes are split as for MML (Kang et al., TMLR 2025): 150 are learned from,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mmcl.benchmarks.base import BenchmarkConfig, DataItem
 from mmcl.benchmarks.clip_lists import CubLists, Place
@@ -95,6 +95,13 @@ class CubMemory(MemoryImages):
 
     Config: ClassVar[type[BenchmarkConfig]] = CubMemoryConfig
     config: CubMemoryConfig
+
+    @classmethod
+    def told_by(cls, keys: Mapping[str, Any]) -> list[Path]:
+        """Return what says which classes there are and what is said about them."""
+        folder = Path(keys["data"]).expanduser() / Path(keys["folder"]).expanduser()
+        names = (keys["descriptions"], keys["properties"], "labels.txt", "wiki", "text")
+        return [folder / name for name in names if name is not None and (folder / name).exists()]
 
     @property
     def folder(self) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmcl.benchmarks.base import BenchmarkConfig, DataItem
 from mmcl.benchmarks.memory_dealing import Pool, class_roles, deal_pool
@@ -60,6 +61,13 @@ class FolderMemory(MemoryImages):
 
     Config: ClassVar[type[BenchmarkConfig]] = FolderMemoryConfig
     config: FolderMemoryConfig
+
+    @classmethod
+    def told_by(cls, keys: Mapping[str, Any]) -> list[Path]:
+        """Return what says which classes there are and what is said about them."""
+        folder = Path(keys["data"]).expanduser() / Path(keys["folder"]).expanduser()
+        names = (keys["texts"], keys["properties"], keys["class_names"])
+        return [folder / name for name in names if name is not None and (folder / name).exists()]
 
     @property
     def folder(self) -> Path:

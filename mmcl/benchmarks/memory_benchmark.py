@@ -29,6 +29,7 @@ from mmcl.benchmarks.memory_sets import (
 from mmcl.benchmarks.memory_splits import first_rows, noisy_labels
 from mmcl.config.schema import setting
 from mmcl.errors import UserError, nearest
+from mmcl.memory.prototypes import require_classes
 from mmcl.protocol import (
     AskedMemory,
     EncodedDataset,
@@ -48,7 +49,8 @@ EVALUATIONS = {
     "few_shot": "the unseen classes, with a few labelled images of each in their prototypes",
     "text_only": "the unseen classes by a memory of texts alone",
     "images_only": "the unseen classes by a memory of images alone",
-    "wrong_memory": "the unseen classes with a memory about classes of training: a control that must fall to chance",
+    "wrong_memory": "the unseen classes with a memory about others, those of training: a control; what reads the memory "
+    "must fall to chance",
     GROWING: "the classes of training, then more and more of the unseen ones beside them",
 }
 
@@ -103,10 +105,15 @@ class MemoryBenchmarkConfig(BenchmarkConfig):
 
 
 class MemoryBenchmark(FeatureTasks):
-    """Tasks that differ in queries and memory; a subclass says which classes there are and encodes them."""
+    """Tasks that differ in queries and memory; a subclass says which classes there are and encodes them.
+
+    Attributes:
+        same_classes: whether all sets are about the same classes, behind one memory.
+    """
 
     Config: ClassVar[type[BenchmarkConfig]] = MemoryBenchmarkConfig
     task_type: ClassVar[type[Task]] = MemoryTask
+    same_classes: ClassVar[bool] = False
     config: MemoryBenchmarkConfig
 
     def __init__(self, config: Any) -> None:
@@ -141,6 +148,11 @@ class MemoryBenchmark(FeatureTasks):
         seen, unseen = (len(self.names_of_set(which)) for which in ("seen", "unseen"))
         plan = []
         for kind in self.config.evaluations:
+            if self.same_classes and kind in ("union", "wrong_memory", GROWING):
+                raise UserError(
+                    f"benchmark.evaluations: {kind} puts two sets of classes together; benchmark={self.name} has one. "
+                    "Leave it out."
+                )
             if kind == "wrong_memory" and unseen > seen:
                 raise UserError(
                     f"benchmark.evaluations: wrong_memory needs as many classes of training as unseen ones, {unseen}; "
@@ -171,6 +183,7 @@ class MemoryBenchmark(FeatureTasks):
 
     def task(self, index: int) -> MemoryTask:
         """Return one evaluation, from 0; the first one brings what may be learned from."""
+        fewest = self._fewest_rows() if index == 0 else (0, 0)
         known = sum(self.task_sizes[:index])
         asked = self.evaluated(index)
         content = asked.content(with_shots=self.plan[index].kind == "few_shot")
@@ -186,6 +199,7 @@ class MemoryBenchmark(FeatureTasks):
             self._training() if index == 0 else None,
             self._validation() if index == 0 else None,
             asked.items,
+            fewest,
         )
 
     def evaluated(self, index: int) -> EncodedSet:
@@ -217,13 +231,46 @@ class MemoryBenchmark(FeatureTasks):
             noise, seed = self.config.memory_noise, self.config.split_seed
             if noise:
                 rows = image_rows(known.images)
-                labels = noisy_labels(rows.classes, noise, len(known.class_names), seed, which, "memory")
+                labels = noisy_labels(
+                    rows.classes, noise, len(known.class_names), seed, self._memory_name(which), "memory"
+                )
                 known = relabelled_images(known, labels)
             self._sets[which] = known
         return self._sets[which]
 
+    def _memory_name(self, which: str) -> str:
+        """Return what keys the noise of a set's memory: sets with one memory have one noise."""
+        if self.same_classes:
+            return "seen"
+        official = getattr(self.config, "selection", "clean") == "official"
+        return "unseen" if official and which == "validation" else which
+
+    def _fewest_rows(self) -> tuple[int, int]:
+        """Make every memory before anything is learned, and say how small those that have images, or texts, are.
+
+        Raises:
+            UserError: an evaluation lacks what it needs; after the learning would be too late.
+        """
+        images, texts = [], []
+        for index, evaluation in enumerate(self.plan):
+            content = self.evaluated(index).content(with_shots=evaluation.kind == "few_shot")
+            try:
+                require_classes(content.shots or content.images, content.texts, content.class_count)
+            except UserError as error:
+                words = f"benchmark.evaluations, {evaluation.name}: {error}, or leave the evaluation out"
+                raise UserError(words) from error
+            images.append(len(content.images.classes))
+            texts.append(len(content.texts.classes))
+        fewest_images, fewest_texts = (min(filter(None, counts), default=0) for counts in (images, texts))
+        return fewest_images, fewest_texts
+
     def _training(self) -> AskedMemory:
         seen = self._set("seen")
+        if not len(seen.training):
+            raise UserError(
+                "no image of the classes of training is left to learn from: shots, set aside first, took all. "
+                "Ask for fewer shots, or add images"
+            )
         noise, seed = self.config.label_noise, self.config.split_seed
         labels = noisy_labels(seen.training.labels, noise, len(seen.class_names), seed, "training")
         queries = ImageFeatures(seen.training.features, labels, torch.arange(len(labels)))

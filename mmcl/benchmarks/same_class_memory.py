@@ -6,9 +6,10 @@ test are about the same classes; the memory of the web stands beside both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmcl.benchmarks.base import BenchmarkConfig, DataItem
 from mmcl.benchmarks.memory_dealing import Pool, deal, deal_pool
@@ -68,8 +69,16 @@ class SameClassMemoryConfig(PoolMemoryConfig):
 class SameClassMemory(MemoryImages):
     """One data set in ``train/`` and ``val/``, which is the test; seen, validation and unseen classes are the same."""
 
+    same_classes: ClassVar[bool] = True
     Config: ClassVar[type[BenchmarkConfig]] = SameClassMemoryConfig
     config: SameClassMemoryConfig
+
+    @classmethod
+    def told_by(cls, keys: Mapping[str, Any]) -> list[Path]:
+        """Return what says which classes there are and what is said about them."""
+        folder = Path(keys["data"]).expanduser() / Path(keys["dataset"]).expanduser()
+        names = ("labels.txt", "wiki", "standard_label.json")
+        return [folder / name for name in names if (folder / name).exists()]
 
     @property
     def folder(self) -> Path:

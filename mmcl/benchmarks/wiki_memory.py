@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mmcl.benchmarks.base import BenchmarkConfig, DataItem
 from mmcl.benchmarks.memory_dealing import Pool, deal_pool, first_of_classes
@@ -93,6 +93,13 @@ class WikiMemory(MemoryImages):
     @abstractmethod
     def read_layout(self) -> Layout:
         """Find the class folders. Raises UserError where they are missing."""
+
+    @classmethod
+    def told_by(cls, keys: Mapping[str, Any]) -> list[Path]:
+        """Return what says which classes there are and what is said about them."""
+        folder = Path(keys["data"]).expanduser() / Path(keys["folder"]).expanduser()
+        names = ("labels.txt", "wiki", *(f"{split}_label.json" for split in ("trn", "val", "tst")))
+        return [folder / name for name in names if (folder / name).exists()]
 
     @property
     def folder(self) -> Path:

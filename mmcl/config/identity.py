@@ -33,6 +33,9 @@ def deciding_part(config: DictConfig) -> dict[str, Any]:
         file = part[group].get(name) or (shipped.get(name) if group == "backbone" else None)
         if file is not None:
             part[group][name] = _content_digest(Path(file).expanduser())
+    told_by = getattr(locate(part["benchmark"]["_target_"]), "told_by", None)
+    if told_by is not None:
+        part["benchmark"]["texts"] = [_content_digest(file) for file in told_by(plain["benchmark"])]
     if part["benchmark"].get("file") is not None:
         part["benchmark"]["name_of_file"] = Path(plain["benchmark"]["file"]).stem  # which names the task
     part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}
@@ -50,8 +53,9 @@ def run_directory(config: DictConfig) -> Path:
         return Path(config.paths.run).expanduser()
     part = deciding_part(config)
     seed = part.pop("seed")
-    if part["benchmark"].get("order_seed") == seed:
-        part["benchmark"]["order_seed"] = "seed"
+    for name in ("order_seed", "split_seed"):
+        if part["benchmark"].get(name) == seed:
+            part["benchmark"][name] = "seed"
     base: Path = Path(config.paths.runs).expanduser()
     return base / str(config.benchmark.name) / str(config.method.name) / _digest(part)[:8] / f"seed{seed}"
 
@@ -63,9 +67,9 @@ def _digest(part: dict[str, Any]) -> str:
 def _content_digest(file: Path) -> str:
     """What a file holds decides figures, where it lies does not; a missing one is reported when it is read.
 
-    Of a folder, the names of its files count with what they hold.
+    Of a folder, the names of its files count with what they hold, those of folders below it, too.
     """
     if file.is_dir():
-        files = sorted(part for part in file.iterdir() if part.is_file())
-        return _digest({part.name: _content_digest(part) for part in files})
+        files = sorted(part for part in file.rglob("*") if part.is_file())
+        return _digest({part.relative_to(file).as_posix(): _content_digest(part) for part in files})
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else str(file)

@@ -163,8 +163,6 @@ class Sequence:
             chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder)
             self.state.oracles.append(chosen)
             if self.writes and isinstance(task, MemoryTask) and isinstance(method, LooksUp):
-                write_retrieved(method, task, folder)
-            if self.writes and isinstance(task, MemoryTask) and isinstance(method, LooksUp):
                 self.method.to(self.device)
                 write_retrieved(method, task, folder)
         elif isinstance(task, StreamTask):

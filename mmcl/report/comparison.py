@@ -177,7 +177,9 @@ def _date(result: Result) -> str:
 
 def _whatever_the_seed(result: Result) -> str:
     """Return what decides the figures but the seed: the configuration and, for data that a file brings, its classes."""
-    return f"{result.deciding_config('seed')} {result.task_names} {result.task_sizes} {sorted(result.class_names)}"
+    follows = result.config.get("benchmark", {}).get("split_seed") == result.seed  # then the seed draws the classes
+    names = [] if follows else sorted(result.class_names)
+    return f"{result.deciding_config('seed')} {result.task_names} {result.task_sizes} {names}"
 
 
 def _without_seed(typed: frozenset[str]) -> frozenset[str]:

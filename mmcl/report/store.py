@@ -115,8 +115,9 @@ class Result:
         deciding: dict[str, Any] = {key: value for key, value in self.config.items() if key not in left_out}
         benchmark = self.config.get("benchmark", {})
         deciding["benchmark"] = {key: value for key, value in benchmark.items() if key not in WITHOUT_INFLUENCE}
-        if "order_seed" in benchmark and benchmark["order_seed"] == self.seed:
-            deciding["benchmark"]["order_seed"] = "seed"
+        for name in ("order_seed", "split_seed"):
+            if name in benchmark and benchmark[name] == self.seed:
+                deciding["benchmark"][name] = "seed"
         deciding["trainer"] = {key: self.config.get("trainer", {}).get(key) for key in DECIDING_TRAINER_KEYS}
         return json.dumps(deciding, sort_keys=True)
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from mmcl.benchmarks.folder_memory import FolderMemory
+from mmcl.config.compose import compose_run
+from mmcl.config.identity import identity
 from mmcl.errors import UserError
 from mmcl.features.job import EncodingJob
 from mmcl.memory.class_memory import ClassMemory
@@ -188,3 +190,14 @@ def test_tiny_imagenet() -> None:
     assert [len(part.class_names) for part in sets.items().values()] == [60, 15, 25]
     assert (len(sets.seen.training), len(sets.unseen.queries), len(sets.unseen.images)) == (960, 625, 1250)
     assert torch.bincount(sets.unseen.sentences.classes).min() > 80
+
+
+def test_what_texts_say_is_part_of_a_run(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    typed = ["+method=mml", "benchmark=folder_memory", "backbone=mini_clip", f"paths.data={tmp_path}"]
+    typed.append(f"benchmark.folder={root.name}")
+    before = identity(compose_run(typed))
+    assert identity(compose_run(typed)) == before
+    file = next(path for path in sorted((root / "texts").iterdir()) if path.suffix == ".txt")
+    file.write_text(file.read_text() + "It is something else.\n")
+    assert identity(compose_run(typed)) != before

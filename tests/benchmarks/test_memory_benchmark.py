@@ -125,3 +125,17 @@ def test_other_methods_are_told_what_queries_have() -> None:
     with pytest.raises(UserError, match="no validation images"):
         encoded.validation(None, 1)
     assert encoded.train(2, 3).features.shape == (10, 4, 16)
+
+
+def test_one_set_of_classes_is_not_put_together_with_itself() -> None:
+    class OneSet(DrawnMemory):
+        same_classes = True
+
+    for kind in ("union", "growing", "wrong_memory"):
+        with pytest.raises(UserError, match=f"{kind} puts two sets of classes together"):
+            assert OneSet(MemoryBenchmarkConfig(**{**KEYS, "evaluations": [kind]})).plan
+    keys = {**KEYS, "memory_noise": 0.8}
+    noisy = OneSet(MemoryBenchmarkConfig(**keys))
+    noisy.encode_set = lambda which: drawn_set(1, 5)  # type: ignore[method-assign]
+    seen, unseen = noisy.task(0), noisy.task(1)
+    assert torch.equal(seen.memory.images.features, unseen.memory.images.features)

@@ -142,3 +142,25 @@ def test_other_methods_on_features_answer_for_the_same_tasks(tmp_path: Path, fea
     typed = ["+method=clip_zeroshot", *kept, f"paths.features={features}", f"paths.runs={tmp_path}"]
     ours = read(run_here([*typed, "method.prompts=full"]))["readouts"]["text"]["accuracy_curve"]
     assert ours == read(undisturbed)["readouts"]["text"]["accuracy_curve"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["benchmark.shots_share=0.0", "benchmark.evaluations=[seen,few_shot]"], "few_shot needs shots"),
+        (["method.text_neighbours=3"], r"method\.text_neighbours=3: expected 1 to 2"),
+    ],
+)
+def test_what_a_later_task_lacks_is_missed_before_anything_is_learned(
+    overrides: list[str], words: str, tmp_path: Path, features: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        run_here(_typed(tmp_path, features, *overrides))
+    assert not any(row[1] == "mml" for row in metric_rows(directory_of(tmp_path)))
+
+
+def test_seeds_that_draw_classes_are_seeds_of_one_configuration(
+    tmp_path: Path, features: Path, undisturbed: Path
+) -> None:
+    other = run_here(_typed(tmp_path, features, "seed=2"))
+    assert other.parents[1].name == undisturbed.parents[1].name

@@ -7,7 +7,8 @@ task brings another memory, and the same learner answers for its classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
 from mmcl.config.schema import MemorySchedule, setting
 from mmcl.errors import UserError, nearest
+from mmcl.memory.accounting import ByteReport
 from mmcl.memory.class_memory import STORAGES, ClassMemory, MemoryContent
 from mmcl.memory.search import INDEXES
 from mmcl.methods.clip_zeroshot import cosine_logits
@@ -30,6 +32,7 @@ from mmcl.protocol import AskedMemory, FeatureBatch, MemoryTask, Stage, Task
 from mmcl.randomness import generator
 
 SELECTIONS = ("best", "last")
+TRAINING, VALIDATION = -1, -2  # their memories, among those of the tasks
 
 
 @dataclass
@@ -44,7 +47,9 @@ class MmlConfig(OnFeaturesConfig):
         "published for CLIP, whose features have a length of about 10. The root of D suits other encoders."
     )
     prototype_items: int = setting("Most rows of a class and modality that a prototype averages. Published: 16.")
-    storage: str = setting("How rows are kept: float32, or float16 in half the bytes.")
+    storage: str = setting(
+        "How the memory keeps and saves rows: float32, or float16 in half the bytes; answers come from float32 copies."
+    )
     index: str = setting("exact, or faiss where it is installed.")
     selection: str = setting("best: the epoch that answers best for the validation classes; last: the last one.")
     schedule: MemorySchedule = setting("How the blocks are learned; 0 epochs leave them as drawn.")
@@ -110,18 +115,29 @@ class Mml(OnFeatures):
     def begin_task(self, task: MemoryTask) -> None:  # type: ignore[override]
         """Build the zero-shot classifier and remember what the task brings; all that was remembered before is gone."""
         super().begin_task(task)
+        for name, fewest in zip(("image_neighbours", "text_neighbours"), task.fewest, strict=True):
+            if 0 < fewest < getattr(self.config, name):
+                raise UserError(
+                    f"method.{name}={getattr(self.config, name)}: expected 1 to {fewest}, as many as the smallest "
+                    "memory of benchmark.evaluations has items of this modality"
+                )
         self._remember(task)
 
     def _remember(self, task: MemoryTask) -> None:
         memory = self._memory_of(task.memory, task.encoder)
-        known = self._fingerprints.setdefault(task.index, memory.fingerprint())
-        if known != memory.fingerprint():
-            raise UserError(
-                f"the memory of task {task.name} is not the one that this run was begun with: its images, texts or "
-                "encoder have changed since. Type force=true to begin again"
-            )
+        self._recognise({task.index: memory.fingerprint()})
         self._memory_bytes = memory.nbytes
         self._remembered = self._made_ready(memory)
+
+    def _recognise(self, fingerprints: Mapping[int, str]) -> None:
+        """Take down which memories tasks have; refuse another than the one known."""
+        for index, fingerprint in fingerprints.items():
+            if self._fingerprints.setdefault(index, fingerprint) != fingerprint:
+                whose = {TRAINING: "training", VALIDATION: "validation"}.get(index, f"task {index + 1}")
+                raise UserError(
+                    f"the memory of {whose} is not the one that this run was begun with: its images, texts or "
+                    "encoder have changed since. Type force=true to begin again"
+                )
 
     def _memory_of(self, content: MemoryContent, encoder: str) -> ClassMemory:
         memory = ClassMemory(encoder, self.config.prototype_items, self.config.storage)
@@ -142,11 +158,13 @@ class Mml(OnFeatures):
         super().begin_stage(stage, task)
         assert task.training is not None
         assert task.validation is not None
-        self._training = self._lesson(task.training, task.encoder)
-        self._validation = self._lesson(task.validation, task.encoder)
+        self._training = self._lesson(TRAINING, task.training, task.encoder)
+        self._validation = self._lesson(VALIDATION, task.validation, task.encoder)
 
-    def _lesson(self, asked: AskedMemory, encoder: str) -> _Lesson:
-        remembered = self._made_ready(self._memory_of(asked.content, encoder))
+    def _lesson(self, number: int, asked: AskedMemory, encoder: str) -> _Lesson:
+        memory = self._memory_of(asked.content, encoder)
+        self._recognise({number: memory.fingerprint()})
+        remembered = self._made_ready(memory)
         images = asked.queries
         features = images.features[:, 0].float().to(self.device)
         return _Lesson(remembered.queries(features, images.labels.to(self.device)), remembered)
@@ -168,7 +186,7 @@ class Mml(OnFeatures):
         assert self._training is not None
         queries = self._training.queries.select(batch.sources)
         loss, _ = self.learner.batch_loss(queries, self._training.remembered.knowledge)
-        return {"classification": loss}
+        return {"classification": loss.float()}  # the sum over an epoch does not fit into float16
 
     def epoch_figures(self, epoch: int) -> dict[str, float]:
         """Answer for the validation classes, and keep the weights where no epoch before was as good."""
@@ -205,8 +223,12 @@ class Mml(OnFeatures):
         nobody = torch.zeros(len(features), dtype=torch.int64, device=features.device)
         return retrieved(self.learner, self._remembered.queries(features, nobody), self._remembered.knowledge)
 
+    def byte_report(self) -> ByteReport:
+        """Count the memory as it is stored, with classes and prototypes."""
+        return replace(super().byte_report(), memory_bytes=self._memory_bytes, paper_memory_bytes=self._memory_bytes)
+
     def memory_rows(self) -> list[Tensor]:
-        """Return the rows of the memory with their prototypes."""
+        """Return the rows of the memory."""
         if self._remembered is None:
             return []
         return [self._remembered.knowledge.images, self._remembered.knowledge.texts]
@@ -216,5 +238,9 @@ class Mml(OnFeatures):
         return {"memories": dict(self._fingerprints)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take which memories were remembered."""
-        self._fingerprints = dict(state["memories"])
+        """Take which memories were remembered.
+
+        Raises:
+            UserError: a task that has begun has another memory than then.
+        """
+        self._recognise(state["memories"])
