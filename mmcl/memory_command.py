@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as Grid
 
+from mmcl.errors import UserError
+
 if TYPE_CHECKING:  # the encoders' libraries take seconds to import
     from mmcl.engine.own_memory import OwnMemory
 
@@ -57,6 +59,10 @@ def _build(parsed: argparse.Namespace) -> None:
     from mmcl.engine.finished_run import FinishedRun
     from mmcl.engine.own_memory import FOLDER, build_memory
 
+    if parsed.out is not None and parsed.out.expanduser().is_dir():
+        raise UserError(
+            f"--out {parsed.out} is a folder. Type a file, such as --out {parsed.out / 'memory.safetensors'}"
+        )
     run = FinishedRun(parsed.run, parsed.cache)
     texts: Path = parsed.text.expanduser()
     images: Path | None = parsed.images and parsed.images.expanduser()

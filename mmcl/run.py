@@ -42,7 +42,8 @@ def hydra_job(config: DictConfig) -> None:
         return
     # Leaving the process would take the other jobs of a sweep along; Hydra reports the error after them.
     with nullcontext() if in_sweep else ending_in_exit_code():
-        result = run(checked(config), command(documented(overrides)))
+        typed = [word for word in documented(overrides) if word.partition("=")[0] != "eval_only"]  # it trains nothing
+        result = run(checked(config), command(typed))
         if is_first_process():
             sys.stdout.write(f"{result}\n")
 

@@ -26,9 +26,17 @@ def disk_space(folder: Path) -> Iterator[None]:
                 f"no space left while writing in {folder}. What was saved before is intact: free some space and type "
                 "the same command again to go on"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.EISDIR,
+            errno.ENOENT,
+        ):
             raise UserError(
-                f"cannot write in {folder}: {error.strerror}. Type paths.runs=FOLDER or paths.cache=FOLDER for others"
+                f"cannot write in {folder}: {error.strerror}. Name another file or folder, such as paths.runs=FOLDER"
             ) from error
         raise
 

@@ -49,7 +49,7 @@ EVALUATIONS = {
     "few_shot": "the unseen classes, with a few labelled images of each in their prototypes",
     "text_only": "the unseen classes by a memory of texts alone",
     "images_only": "the unseen classes by a memory of images alone",
-    "wrong_memory": "the unseen classes with a memory about others, those of training: a control; what reads the memory "
+    "wrong_memory": "the unseen classes with a memory about others, those of training: a control. What reads it "
     "must fall to chance",
     GROWING: "the classes of training, then more and more of the unseen ones beside them",
 }

@@ -73,9 +73,9 @@ def roles_beside(count: int, unseen: Sequence[int], validation: int, seed: int) 
     rest = sorted(set(range(count)) - set(unseen))
     if min(validation, len(unseen), len(rest) - validation) < 1:
         raise UserError(
-            f"{count} classes make {len(rest) - validation} of training, {validation} of validation and {len(unseen)} "
-            "unseen ones; each needs one at least. Change the benchmark's keys of validation and unseen classes, or "
-            "bring more classes"
+            f"{count} classes are too few: {len(unseen)} are unseen, {validation} or more are for validation, and each "
+            "role needs one at least, training too. Lower benchmark.unseen_classes and benchmark.validation_classes "
+            "(or their shares), or bring more classes"
         )
     drawn = [rest[place] for place in permutation(len(rest), seed, "validation classes").tolist()]
     return ClassRoles(tuple(sorted(drawn[validation:])), tuple(sorted(drawn[:validation])), tuple(unseen))

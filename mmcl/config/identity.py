@@ -34,8 +34,9 @@ def deciding_part(config: DictConfig) -> dict[str, Any]:
         if file is not None:
             part[group][name] = _content_digest(Path(file).expanduser())
     told_by = getattr(locate(part["benchmark"]["_target_"]), "told_by", None)
-    if told_by is not None:
-        part["benchmark"]["texts"] = [_content_digest(file) for file in told_by(plain["benchmark"])]
+    texts = [] if told_by is None else told_by(plain["benchmark"])
+    if texts:
+        part["benchmark"]["texts"] = [_content_digest(file) for file in texts]
     if part["benchmark"].get("file") is not None:
         part["benchmark"]["name_of_file"] = Path(plain["benchmark"]["file"]).stem  # which names the task
     part["trainer"] = {key: plain["trainer"][key] for key in DECIDING_TRAINER_KEYS}

@@ -116,7 +116,9 @@ class PathsConfig:
     data: str = setting("Folder that holds the data sets, one folder each.")
     runs: str = setting("Folder below which every run gets its directory.")
     cache: str = setting("Folder of encoded features, which all runs share.")
-    features: str | None = setting("File of your own features for benchmark=features.")
+    features: str | None = setting(
+        "File of your own features for benchmark=features, class_features and features_memory."
+    )
     run: str | None = setting("Directory of this run. null derives it from benchmark, method, identity and seed.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from mmcl.config.components import build
 from mmcl.config.identity import identity, run_directory
 from mmcl.engine.ingredients import ingredients_of
 from mmcl.engine.processes import is_first_process, started_from_outside
+from mmcl.engine.results import figure_lines
 from mmcl.engine.run_directory import RunDirectory
 from mmcl.engine.sequence import Sequence
 from mmcl.engine.state import StateFile
 from mmcl.engine.trainers import make_trainer
 from mmcl.errors import UserError
 from mmcl.methods.base import Method
+from mmcl.protocol import DatasetTask
 from mmcl.randomness import key
 
 
@@ -33,10 +37,12 @@ def run(config: DictConfig, command: str) -> Path:
         UserError: something the user can mend; what was saved so far is kept.
     """
     directory = RunDirectory(run_directory(config), identity(config))
+    if config.eval_only and config.force:
+        raise UserError("eval_only=true answers with what was learned, force=true forgets it. Leave one of them out")
     if directory.is_finished() and not config.force:
+        if config.eval_only and is_first_process():
+            sys.stdout.writelines(f"{line}\n" for line in figure_lines(json.loads(directory.result.read_text())))
         return directory.result
-    if config.eval_only:
-        _require_learned(directory, bool(config.force))
     if config.force and started_from_outside():
         raise UserError(f"force=true works with one start only, not under torchrun or srun. Delete {directory.path}")
     make_trainer(config.trainer)  # a missing device is noticed before anything is read or written
@@ -44,6 +50,9 @@ def run(config: DictConfig, command: str) -> Path:
     benchmark.prepare_data()
     benchmark.setup()
     method = build_method(config, benchmark)
+    if config.eval_only:
+        _require_learned(directory, method, benchmark)
+        config = OmegaConf.merge(config, {"eval_only": False})  # type: ignore[assignment]
     if not is_first_process():
         Sequence(config, benchmark, method, directory, command).run()
         return directory.result
@@ -58,16 +67,23 @@ def run(config: DictConfig, command: str) -> Path:
     return directory.result
 
 
-def _require_learned(directory: RunDirectory, force: bool) -> None:
-    """Refuse to answer with what was never learned, before anything is written."""
-    if force:
-        raise UserError("eval_only=true answers with what was learned, force=true forgets it. Leave one of them out")
+def _require_learned(directory: RunDirectory, method: Method[Any], benchmark: Benchmark) -> None:
+    """Refuse to answer with what was never learned, before anything is written.
+
+    A run goes on from its state: what has not been learned then is the rest of the stages of this task and of later
+    ones.
+    """
+    if not issubclass(benchmark.task_type, DatasetTask):
+        raise UserError(f"eval_only=true: {directory.path} has not finished, and every task of it learns something")
     state = StateFile(directory.state).load()
-    if not state.task and not state.stages_done:
-        raise UserError(
-            f"eval_only=true: {directory.path} has learned nothing yet. Type the same without eval_only first; a "
-            "finished run then returns its figures at once"
-        )
+    for index in range(state.task, len(benchmark.task_sizes)):
+        stages = method.stages(benchmark.task(index))[state.stages_done if index == state.task else 0 :]
+        missing = [stage.name for stage in stages if stage.schedule.epochs]
+        if missing:
+            raise UserError(
+                f"eval_only=true: stage {missing[0]} of task {index + 1} has not been learned in {directory.path}. "
+                "Type the same without eval_only first"
+            )
 
 
 def build_method(config: DictConfig, benchmark: Benchmark) -> Method[Any]:

@@ -201,10 +201,12 @@ def _check_reach(source: Source, path: Path) -> None:
         (source.text_neighbours, len(source.sentences), "sentences", "--text-neighbours"),
     )
     for far, count, words, option in sides:
-        if far < 1 or far > count > 0:
+        if far < 1:
+            raise UserError(f"{path}: a query is to see {far} {words}: expected {option} 1 or more")
+        if far > count > 0:
             raise UserError(
                 f"{path}: a query is to see {far} {words} and the memory has {count}. Bring more, or build it with "
-                f"{option} {max(1, min(count, far))}"
+                f"{option} {count}"
             )
 
 
@@ -215,6 +217,8 @@ def _read_source(content: Any, memory: ClassMemory, path: Path) -> Source:
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
         read = Source(**parts)
+        if not all(type(far) is int for far in (read.image_neighbours, read.text_neighbours)):
+            raise TypeError("neighbours are counted")
         rows = memory.content
         counts = (memory.class_count, len(rows.images.classes), len(rows.texts.classes))
         fits = counts == (len(read.classes), len(read.images), len(read.sentences))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcl.benchmarks.base import Benchmark
@@ -81,6 +81,21 @@ def with_oracles(values: dict[str, Any], oracles: list[dict[str, Any]]) -> dict[
         "acc_oracle_curve": curve,
         "acc_oracle_choices": choices,
     }
+
+
+def figure_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return a line for each task of a finished ``result.json``: the accuracies of every readout after it."""
+    curves = {name: figures["accuracy_curve"] for name, figures in result["readouts"].items()}
+    names = result.get("task_names") or [""] * max(map(len, curves.values()))
+    return [
+        f"task {index + 1:>2}/{len(names)}  {name}  "
+        + "  ".join(f"{readout} {100 * curve[index]:5.2f}" for readout, curve in curves.items() if _has(curve, index))
+        for index, name in enumerate(names)
+    ]
+
+
+def _has(curve: Sequence[float | None], index: int) -> bool:
+    return index < len(curve) and curve[index] is not None
 
 
 def task_line(task: Task, task_count: int, accuracies: Mapping[str, float | None], report: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ from mmcl.engine.state import StateFile
 from mmcl.engine.stream import evaluate_stream, forget_stream
 from mmcl.engine.trainers import make_trainer
 from mmcl.engine.versions import on_cpu, tensors
-from mmcl.errors import UserError
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
 from mmcl.protocol import DatasetTask, MemoryTask, StreamTask, Task
@@ -109,10 +108,6 @@ class Sequence:
         for number, stage in enumerate(stages):
             if number < state.stages_done:
                 continue
-            if self.config.eval_only and stage.schedule.epochs:
-                raise UserError(
-                    f"eval_only=true: stage {stage.name} of task {task.index} has not been learned. Leave eval_only out"
-                )
             fit_stage(
                 method,
                 self.benchmark,

@@ -184,13 +184,13 @@ class ClassMemory(nn.Module):
         Raises:
             UserError: the memory is empty, or the disk is full.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {name: values.contiguous() for name, values in _tensors(self.content).items()}
         facts = {"class_count": self.class_count, "fingerprint": self.fingerprint(), "source": dict(source)}
         recipe = self._recipe() | facts
         head = {"recipe": json.dumps(recipe, sort_keys=True)}
-        write_whole(path, lambda part: save_file(tensors, part, metadata=head))
+        write_whole(path, lambda part: _write_bytes(part, save(tensors, metadata=head)))
 
     def load(self, path: Path) -> dict[str, Any]:
         """Take the memory out of a file and return its recipe.
@@ -272,6 +272,11 @@ class ClassMemory(nn.Module):
                 "encode them again"
             )
         return ClassRows(features, rows.classes[order])
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a failure is an OSError."""
+    path.write_bytes(content)
 
 
 def _joined(first: _Held, second: _Held) -> _Held:

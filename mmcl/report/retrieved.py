@@ -11,6 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mmcl.whole_files import write_whole
+
 SCHEMA = 1
 PATTERN = "retrieved_*.json"
 PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")
@@ -150,8 +152,11 @@ def write_retrieval_page(title: str, facts: Mapping[str, str], queries: Sequence
         loader=PackageLoader("mmcl.report", "."), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     page = environment.get_template("memory_page.html").render(title=title, facts=facts, queries=queries)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, lambda part: _write_text(part, page))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _item(item: Mapping[str, Any], picture: str | None, text: str) -> Item:

@@ -49,7 +49,7 @@ def test_unseen_classes_may_be_given() -> None:
     roles = roles_beside(6, (1, 4), 1, 0)
     assert roles.unseen == (1, 4)
     assert sorted((*roles.seen, *roles.validation)) == [0, 2, 3, 5]
-    with pytest.raises(UserError, match="4 classes make 0 of training, 1 of validation and 3 unseen"):
+    with pytest.raises(UserError, match="4 classes are too few: 3 are unseen, 1 or more"):
         class_roles(4, 1, 3, 0)
 
 

@@ -84,10 +84,14 @@ def test_a_run_goes_on_after_every_saved_state(
 
 
 def test_evaluation_alone_goes_on_from_what_was_learned_and_learns_nothing(
-    tmp_path: Path, features: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    features: Path,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = _typed(tmp_path, features)
-    with pytest.raises(UserError, match="has learned nothing yet"):
+    with pytest.raises(UserError, match="stage mml of task 1 has not been learned"):
         run_here([*arguments, "eval_only=true"])
     assert not list(tmp_path.iterdir())
     save = sequence.Sequence._save
@@ -102,7 +106,9 @@ def test_evaluation_alone_goes_on_from_what_was_learned_and_learns_nothing(
             run_here(arguments)
     finished = run_here([*arguments, "eval_only=true"])
     assert_same_outcome(finished, undisturbed)
+    capsys.readouterr()
     assert run_here([*arguments, "eval_only=true"]) == finished
+    assert capsys.readouterr().out.count("unseen  mml ") == 1
     with pytest.raises(UserError, match="force=true forgets it"):
         run_here([*arguments, "eval_only=true", "force=true", "seed=2"])
 

@@ -255,11 +255,11 @@ def test_a_replacement_that_breaks_off_leaves_the_memory_in_place(
     own_memory.replace_memory(finished, old.path)
     before = (run / CURRENT).read_bytes()
 
-    def break_off(tensors: Any, path: Path, metadata: Any) -> None:
-        Path(path).write_bytes(b"half of it")
+    def break_off(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safetensors.torch.save_file", break_off)
+    monkeypatch.setattr("mmcl.memory.class_memory._write_bytes", break_off)
     with pytest.raises(KeyboardInterrupt):
         own_memory.replace_memory(finished, new.path)
     assert (run / CURRENT).read_bytes() == before
