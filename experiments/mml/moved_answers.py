@@ -51,7 +51,7 @@ def scores(run: FinishedRun, known: EncodedSet, queries: Tensor) -> dict[str, Te
     """Return what each readout says about queries ``(B, D)`` with the memory of a set."""
     memory = run.empty_memory()
     memory.replace(known.content(with_shots=False), memory.encoder)
-    return Remembered(memory, run.neighbourhood, run.device).scores(run.learner, queries)
+    return Remembered(memory, run.keys.neighbourhood, run.device).scores(run.learner, queries)
 
 
 def main() -> None:
