@@ -27,6 +27,8 @@ from mmcl.features.job import EncodingJob, Views
 from mmcl.features.views import ViewMaker
 from mmcl.protocol import FileImages, ImageFeatures, Samples, Sentences, TextFeatures
 
+TOKENIZED_BY = {"refuse": "tokenize", "cut": "tokenize_beginnings"}
+
 
 class ViewBatch(NamedTuple):
     """Views on their way to the encoder: ``pixels`` ``(B, V, 3, S, S)``, ``sources`` int64 ``(B,)``."""
@@ -133,7 +135,7 @@ class CachedEncoders:
         Raises:
             UserError: a sentence is too long for the encoder, or the disk is full.
         """
-        tokenize = {"refuse": self.encoder.tokenize, "cut": self.encoder.tokenize_beginnings}[too_long]
+        tokenize = getattr(self.encoder, TOKENIZED_BY[too_long])
         description = {**self._computation(), "sentences": digest_sentences(sentences)}
         wanted = Wanted(name, description, (len(sentences.texts), self.encoder.dimension), "float32")
 

@@ -123,3 +123,12 @@ def test_the_digest_follows_whatever_changes_features(encoder: DualEncoder) -> N
 def test_other_models_are_refused(model: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         DualEncoder(model, TOKENIZER)
+
+
+def test_the_beginning_of_a_sentence_that_is_too_long_is_read_where_that_is_asked_for(encoder: DualEncoder) -> None:
+    sentences = ["red " * 200, "a red ring"]
+    tokens = encoder.tokenize_beginnings(sentences)
+    assert torch.equal(tokens, TOKENIZER(sentences, encoder.context_length)[:, : tokens.shape[1]])
+    assert tokens.shape[1] == encoder.context_length
+    with pytest.raises(UserError, match="at most"):
+        encoder.tokenize(sentences)

@@ -129,7 +129,7 @@ def test_other_texts(tmp_path: Path) -> None:
         ({"text": "wiki"}, "labels.txt is missing"),
         ({"selection": "oficial"}, "Did you mean 'official'"),
         ({"labels_rule": "whole"}, "benchmark.labels_rule=whole"),
-        ({"unseen_classes": 6}, "6 classes make"),
+        ({"unseen_classes": 6}, "6 classes are too few"),
         ({"folder": "nowhere"}, "cannot read .*images.txt"),
     ],
 )

@@ -146,7 +146,7 @@ def test_wnids_have_their_names(tmp_path: Path) -> None:
         ({"test": "nowhere"}, "nowhere is missing. Expected class folders as in"),
         ({"texts": "nowhere.json"}, "nowhere.json is missing. Bring a folder"),
         ({"class_names": "nowhere.txt"}, "cannot read .*nowhere.txt"),
-        ({"unseen_classes": 6}, "8 classes make 0 of training"),
+        ({"unseen_classes": 6}, "8 classes are too few"),
         ({"queries": 0}, "benchmark.queries=0"),
         ({"templates": ["a bird"]}, "benchmark.templates: 'a bird'"),
         ({"templates": []}, "at least one"),
