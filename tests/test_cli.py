@@ -83,6 +83,8 @@ def test_kept_results_name_no_folder_of_the_machine(tmp_path: Path) -> None:
     )
     content["config"]["paths"] = {"data": "/somewhere/else"}
     content["config"]["benchmark"]["data"] = "/somewhere/else"
+    content["config"]["backbone"] = {"name": "mini_clip", "weights": "/somewhere/weights.safetensors"}
+    content["command"] += " \"backbone.weights='/somewhere/weights.safetensors'\""
     write(tmp_path / "runs" / "a", content)
     (kept,) = keep_results(tmp_path / "runs", tmp_path / "kept")
     text = kept.read_text()

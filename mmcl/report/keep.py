@@ -49,7 +49,8 @@ def without_paths(content: dict[str, Any]) -> dict[str, Any]:
     """Return a result whose configuration and command name no folder of a machine."""
     config = {key: value for key, value in content["config"].items() if key != "paths"}
     config["benchmark"] = {key: _name(value) for key, value in config["benchmark"].items() if key != "data"}
-    config["method"] = {key: _name(value) for key, value in config["method"].items()}
+    for group in {"method", "backbone"} & set(config):
+        config[group] = {key: _name(value) for key, value in config[group].items()}
     words = [word for word in shlex.split(content["command"]) if not word.lstrip("+").startswith(OF_THE_MACHINE)]
     command = shlex.join(
         f"{key}={_name(value)}" for key, value in (word.split("=", 1) for word in words if "=" in word)
@@ -58,5 +59,6 @@ def without_paths(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(value: Any) -> Any:
-    """Return the last part of an absolute path, and anything else as it is."""
-    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
+    """Return the last part of an absolute path, quoted or not, and anything else as it is."""
+    bare = value.strip("'\"") if isinstance(value, str) else ""
+    return Path(bare).name if bare.startswith(("/", "~")) else value
