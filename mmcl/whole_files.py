@@ -36,7 +36,7 @@ def disk_space(folder: Path) -> Iterator[None]:
             errno.ENOENT,
         ):
             raise UserError(
-                f"cannot write in {folder}: {error.strerror}. Name another file or folder, such as paths.runs=FOLDER"
+                f"cannot write in {folder}: {error.strerror}. Name another file or folder (paths.runs, paths.cache)"
             ) from error
         raise
 

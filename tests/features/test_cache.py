@@ -166,5 +166,5 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(UserError, match=r"paths\.cache"):
+    with pytest.raises(UserError, match=r"paths.cache"):
         FeatureCache(tmp_path / "cache").begin(WANTED)
