@@ -79,6 +79,19 @@ class CachedEncoders:
         self.encoder, self.cache, self.trainer_config = encoder, cache, trainer_config
         self.precision, self.batch_size, self.workers = precision, batch_size, workers
 
+    @classmethod
+    def configured(cls, encoder: DualEncoder, cache: Path, config: DictConfig) -> CachedEncoders:
+        """Return encoders behind the cache in a folder, as the configuration of a benchmark of images wants them."""
+        keys = config.benchmark
+        return cls(
+            encoder,
+            FeatureCache(cache),
+            config.trainer,
+            precision=keys.features_precision,
+            batch_size=keys.encode_batch_size,
+            workers=keys.workers,
+        )
+
     @property
     def dimension(self) -> int:
         """Length D of a feature."""

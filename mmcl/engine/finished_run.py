@@ -18,7 +18,6 @@ from mmcl.engine.encoding import CachedEncoders
 from mmcl.engine.state import StateFile
 from mmcl.engine.trainers import make_trainer
 from mmcl.errors import MissingFileError, UserError
-from mmcl.features.cache import FeatureCache
 from mmcl.memory.class_memory import ClassMemory
 from mmcl.methods.mml.learner import MmlLearner
 from mmcl.methods.mml.mml import Mml, MmlConfig
@@ -100,15 +99,7 @@ class FinishedRun:
 
     def encoders(self, cache: Path | None = None) -> CachedEncoders:
         """Return the encoders behind the cache, or behind another folder."""
-        keys = self.config.benchmark
-        return CachedEncoders(
-            self.encoder,
-            FeatureCache(cache or self.cache),
-            self.config.trainer,
-            precision=keys.features_precision,
-            batch_size=keys.encode_batch_size,
-            workers=keys.workers,
-        )
+        return CachedEncoders.configured(self.encoder, cache or self.cache, self.config)
 
     @cached_property
     def learner(self) -> MmlLearner:

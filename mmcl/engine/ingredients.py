@@ -22,7 +22,6 @@ from mmcl.config.locate import options, shipped_folder
 from mmcl.engine.encoding import CachedEncoders
 from mmcl.engine.frozen_net import frozen_net
 from mmcl.errors import UserError, nearest
-from mmcl.features.cache import FeatureCache
 from mmcl.memory.accounting import BlockParameters, counted_parameters
 from mmcl.memory.herding import selector
 from mmcl.memory.quota import MemoryConfig, Quota
@@ -111,18 +110,7 @@ def _for_datasets(config: DictConfig, benchmark: Benchmark, method_class: type) 
         files: Any = benchmark
         return FeatureIngredients(dimension=files.dimension, logit_scale=files.logit_scale, encoder=None, **shared)
     encoder = _load_encoder(config)
-    keys = benchmark.config
-    cache = FeatureCache(Path(config.paths.cache).expanduser())
-    benchmark.connect(
-        CachedEncoders(
-            encoder,
-            cache,
-            config.trainer,
-            precision=keys.features_precision,
-            batch_size=keys.encode_batch_size,
-            workers=keys.workers,
-        )
-    )
+    benchmark.connect(CachedEncoders.configured(encoder, Path(config.paths.cache).expanduser(), config))
     return FeatureIngredients(dimension=encoder.dimension, logit_scale=encoder.logit_scale, encoder=encoder, **shared)
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.engine import sequence
 from mmcl.errors import UserError
 from tests.engine import mischief
 from tests.engine.launched import launch
 from tests.engine.own_features import write_features
-from tests.engine.tiny import assert_same_outcome, directory_of, metric_rows, read, run_here
+from tests.engine.tiny import assert_same_outcome, directory_of, metric_rows, read, run_here, stop_after_each_save
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIGKILLED = -9
@@ -69,17 +68,7 @@ def test_a_run_goes_on_after_every_saved_state(
     tmp_path: Path, features: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = _typed(tmp_path, features)
-    save = sequence.Sequence._save
-
-    def save_and_stop(self: sequence.Sequence) -> None:
-        save(self)
-        raise InterruptedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sequence.Sequence, "_save", save_and_stop)
-        for _ in range(2 + 1 + 1):  # the stage and the end of the first task, the ends of the others
-            with pytest.raises(InterruptedError):
-                run_here(arguments)
+    stop_after_each_save(arguments, 2 + 1 + 1, monkeypatch)  # stage and end of the first task, ends of the others
     assert_same_outcome(run_here(arguments), undisturbed)
 
 
@@ -94,16 +83,7 @@ def test_evaluation_alone_goes_on_from_what_was_learned_and_learns_nothing(
     with pytest.raises(UserError, match="stage mml of task 1 has not been learned"):
         run_here([*arguments, "eval_only=true"])
     assert not list(tmp_path.iterdir())
-    save = sequence.Sequence._save
-
-    def save_and_stop(self: sequence.Sequence) -> None:
-        save(self)
-        raise InterruptedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sequence.Sequence, "_save", save_and_stop)
-        with pytest.raises(InterruptedError):
-            run_here(arguments)
+    stop_after_each_save(arguments, 1, monkeypatch)
     finished = run_here([*arguments, "eval_only=true"])
     assert_same_outcome(finished, undisturbed)
     capsys.readouterr()

@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from mmcl.config.compose import compose_run
-from mmcl.engine import sequence
 from mmcl.engine.assemble import run
 from mmcl.engine.state import StateFile
 from mmcl.errors import UserError
 from mmcl.methods.base import Method
-from tests.engine.tiny import assert_same_outcome, metric_rows, read, run_here
+from tests.engine.tiny import assert_same_outcome, metric_rows, read, run_here, stop_after_each_save
 from tests.methods.kinds import PRETRAINED
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -96,19 +95,8 @@ def test_a_run_goes_on_after_every_saved_state(
     tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = _arguments(tmp_path, "slca_memory_head")
-    save = sequence.Sequence._save
-
-    def save_and_stop(self: sequence.Sequence) -> None:
-        save(self)
-        raise InterruptedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sequence.Sequence, "_save", save_and_stop)
-        for _ in range(2 + 3 + 3):
-            with pytest.raises(InterruptedError):
-                run_here(arguments)
-        finished = run_here(arguments)
-    assert_same_outcome(finished, undisturbed)
+    stop_after_each_save(arguments, 2 + 3 + 3, monkeypatch)
+    assert_same_outcome(run_here(arguments), undisturbed)
 
 
 @pytest.mark.parametrize(

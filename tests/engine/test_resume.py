@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.engine import sequence
 from mmcl.methods.base import Method
 from tests.engine import mischief
 from tests.engine.launched import launch, start
-from tests.engine.tiny import assert_same_outcome, directory_of, metric_rows, read, run_here, tiny
+from tests.engine.tiny import assert_same_outcome, directory_of, metric_rows, read, run_here, stop_after_each_save, tiny
 from tests.methods.kinds import CLASS_INCREMENTAL
 
 SIGKILLED = -9
@@ -150,19 +149,9 @@ def test_every_boundary_of_a_sequence(tmp_path: Path, monkeypatch: pytest.Monkey
     """Interrupted after each saved state in turn, a run of BiC needs many starts and ends as one start does."""
     arguments = ["+method=bic", "method.later_tasks.epochs=1", "benchmark.increment=4", "memory.size=100"]
     undisturbed = run_here(tiny(tmp_path / "undisturbed", *arguments))
-    save = sequence.Sequence._save
-
-    def save_and_stop(self: sequence.Sequence) -> None:
-        save(self)
-        raise InterruptedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sequence.Sequence, "_save", save_and_stop)
-        for _ in range(2 + 3 + 3):
-            with pytest.raises(InterruptedError):
-                run_here(tiny(tmp_path / "interrupted", *arguments))
-        finished = run_here(tiny(tmp_path / "interrupted", *arguments))
-    assert_same_outcome(finished, undisturbed)
+    interrupted = tiny(tmp_path / "interrupted", *arguments)
+    stop_after_each_save(interrupted, 2 + 3 + 3, monkeypatch)
+    assert_same_outcome(run_here(interrupted), undisturbed)
 
 
 def _interrupting(account: Callable[..., None], epoch: int) -> Callable[..., None]:

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from mmcl.config.compose import compose_run
+from mmcl.engine import sequence
 from mmcl.engine.assemble import run
 from mmcl.engine.state import StateFile
 
@@ -38,6 +40,21 @@ def tiny(runs: Path, *overrides: str) -> list[str]:
 def run_here(arguments: list[str]) -> Path:
     """Run in this process and return the path of ``result.json``."""
     return run(compose_run(arguments), "python -m mmcl.run")
+
+
+def stop_after_each_save(arguments: list[str], starts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a run several times; each start is stopped right after the first state that it saves."""
+    save = sequence.Sequence._save
+
+    def save_and_stop(self: sequence.Sequence) -> None:
+        save(self)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sequence.Sequence, "_save", save_and_stop)
+        for _ in range(starts):
+            with pytest.raises(InterruptedError):
+                run_here(arguments)
 
 
 def directory_of(runs: Path) -> Path:
