@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -104,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("--cache", default="runs/cache", help="folder of the cache")
     cache.set_defaults(action=lambda parsed: _cache(parsed.verb, parsed.names, Path(parsed.cache)))
 
+    _add_features_command(commands)
+    add_memory_command(commands)
+    return parser
+
+
+def _add_features_command(commands: Any) -> None:
     features = commands.add_parser("features", help="export encoded features; fit the logit scale of a file")
     verbs = features.add_subparsers(required=True, metavar="VERB")
     export = verbs.add_parser("export", help="write the encoded features of a data set to one file")
@@ -115,8 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("path", help="a file of features, or a folder of them")
     scale.add_argument("--prompts", default="full", help="as method.prompts")
     scale.set_defaults(action=lambda parsed: _scale(parsed.path, parsed.prompts))
-    add_memory_command(commands)
-    return parser
 
 
 def _run(arguments: list[str]) -> None:

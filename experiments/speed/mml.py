@@ -18,6 +18,7 @@ import argparse
 import copy
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,7 +34,23 @@ from mmcl.methods.mml.readout import side_logits
 CLASSES, IMAGES, TEXTS, DIMENSION, BATCH, NEIGHBOURS = 100, 10_000, 15_000, 512, 256, 32
 
 
-class Straightforward:
+class Side(ABC):
+    """One of the two sides."""
+
+    optimizer: torch.optim.Optimizer
+
+    @abstractmethod
+    def loss(self, batch: Queries) -> Tensor:
+        """Return the mean loss of a batch."""
+
+    def train(self, batch: Queries) -> None:
+        """Take a step."""
+        self.optimizer.zero_grad()
+        self.loss(batch).backward()
+        self.optimizer.step()
+
+
+class Straightforward(Side):
     """The steps as the definition reads."""
 
     def __init__(self, learner: MmlLearner, knowledge: ClassKnowledge) -> None:
@@ -53,11 +70,6 @@ class Straightforward:
     def loss(self, batch: Queries) -> Tensor:
         return cross_entropy(self.logits(batch.features), batch.labels)
 
-    def train(self, batch: Queries) -> None:
-        self.optimizer.zero_grad()
-        self.loss(batch).backward()
-        self.optimizer.step()
-
     @torch.no_grad()
     def answer(self, batch: Queries) -> None:
         self.logits(batch.features)
@@ -65,7 +77,7 @@ class Straightforward:
     first_answer = answer
 
 
-class Ours:
+class Ours(Side):
     """The steps of mmcl."""
 
     def __init__(self, learner: MmlLearner, knowledge: ClassKnowledge) -> None:
@@ -75,11 +87,6 @@ class Ours:
 
     def loss(self, batch: Queries) -> Tensor:
         return self.learner.batch_loss(batch, self.knowledge)[0]
-
-    def train(self, batch: Queries) -> None:
-        self.optimizer.zero_grad()
-        self.loss(batch).backward()
-        self.optimizer.step()
 
     @torch.no_grad()
     def answer(self, batch: Queries) -> None:
