@@ -15,10 +15,13 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from mmcl.config.locate import GROUPS, options, shipped_folder
+from mmcl.data_command import add_data_command
 from mmcl.errors import UserError, nearest
+from mmcl.exemplars_command import add_exemplars_command
 from mmcl.memory_command import add_memory_command
+from mmcl.released_command import add_released_command
 
-KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "recipe")} | {"tables": "table"}
+KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "preset", "recipe")} | {"tables": "table"}
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -93,12 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     keep.add_argument("folder")
     keep.set_defaults(action=lambda parsed: _keep(Path(parsed.runs), Path(parsed.folder)))
 
-    data = commands.add_parser("data", help="say which data is there and which is missing")
-    data.add_argument("verb", choices=["check"])
-    data.add_argument("benchmark")
-    data.add_argument("overrides", nargs="*", help="such as paths.data=~/data")
-    data.set_defaults(action=lambda parsed: _data(parsed.benchmark, parsed.overrides))
-
     cache = commands.add_parser("cache", help="list, delete or verify encoded features")
     cache.add_argument("verb", choices=["ls", "clear", "verify"])
     cache.add_argument("names", nargs="*", help="entries to delete, such as dtd-test; all when none is named")
@@ -106,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     cache.set_defaults(action=lambda parsed: _cache(parsed.verb, parsed.names, Path(parsed.cache)))
 
     _add_features_command(commands)
+    add_data_command(commands)
     add_memory_command(commands)
+    add_exemplars_command(commands)
+    add_released_command(commands)
     return parser
 
 
@@ -269,34 +269,6 @@ def _keep(runs: Path, folder: Path) -> None:
 
     for path in keep_results(runs, folder):
         console.print(str(path), markup=False)
-
-
-def _data(benchmark: str, overrides: Sequence[str]) -> int:
-    from mmcl.config.components import build
-    from mmcl.config.compose import compose_run
-
-    if benchmark not in options("benchmark"):
-        known = options("benchmark")
-        raise UserError(f"unknown benchmark '{benchmark}'.{nearest(benchmark, known)} Benchmarks: {', '.join(known)}")
-    items = build(
-        compose_run([_plain_method(benchmark), f"benchmark={benchmark}", *overrides]).benchmark
-    ).describe_data()
-    for item in items:
-        console.print(f"{'there  ' if item.present else 'MISSING'}  {item.path}  {item.meaning}", markup=False)
-    if not items:
-        console.print(f"{benchmark}: embedded, nothing to bring")
-    return 0 if all(item.present for item in items) else 1
-
-
-def _plain_method(benchmark: str) -> str:
-    """Return the override of a method that needs nothing but the benchmark."""
-    from mmcl.config.components import locate
-    from mmcl.config.compose import compose_unchecked
-    from mmcl.protocol import DatasetTask, MemoryTask, StreamTask
-
-    plain = dict.fromkeys((DatasetTask, MemoryTask), "method=clip_zeroshot") | {StreamTask: "method=vanilla"}
-    target = compose_unchecked([f"benchmark={benchmark}"]).benchmark["_target_"]
-    return plain.get(locate(target).task_type, "method=finetune")
 
 
 def _cache(verb: str, names: Sequence[str], folder: Path) -> None:

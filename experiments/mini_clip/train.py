@@ -39,11 +39,11 @@ from mmcl.backbones.mini_clip import (
     build_model,
     weights_metadata,
 )
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.benchmarks.shapes_drawing import draw_images
 from mmcl.benchmarks.shapes_sentences import Caption, captions, class_sentences, vocabulary
 from mmcl.benchmarks.shapes_world import CLASS_NAMES, class_labels, collection_habits, draw_scenes, web_habits
 from mmcl.methods.text_classifier import text_classifier
+from mmcl.pixels import normalise
 from mmcl.randomness import key, permutation, uniforms
 
 CONTEXT_LENGTH = ARCHITECTURE["text_cfg"]["context_length"]

@@ -57,9 +57,9 @@ from mmcl.backbones.mini_clip import (
     split_words,
     weights_metadata,
 )
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.errors import UserError
 from mmcl.methods.text_classifier import text_classifier
+from mmcl.pixels import normalise
 from mmcl.randomness import key, permutation, uniforms
 from mmcl.whole_files import write_whole
 

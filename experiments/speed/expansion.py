@@ -30,10 +30,11 @@ from torchvision import transforms
 
 from mmcl.backbones import ExpandableNetwork, trainable_parameters
 from mmcl.backbones.cifar_resnet import cifar_resnet
-from mmcl.benchmarks.augmentation import Augmentation, normalise
+from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.resident import Recipe, ResidentSamples
 from mmcl.engine.allocator import keep_freed_memory
 from mmcl.methods.losses import expansion_losses
+from mmcl.pixels import normalise
 from mmcl.protocol import Samples
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

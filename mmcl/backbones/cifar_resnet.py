@@ -28,12 +28,15 @@ class CifarBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, channels, H / stride, W / stride)``."""
         residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
-        if self.stride > 1:
-            maps = maps[:, :, :: self.stride, :: self.stride]
-        if self.new_channels > 0:
-            maps = functional.pad(maps, (0, 0, 0, 0, 0, self.new_channels))
-        output: Tensor = self.relu(residual + maps)
+        output: Tensor = self.relu(residual + shortcut_without_parameters(maps, self.stride, self.new_channels))
         return output
+
+
+def shortcut_without_parameters(maps: Tensor, stride: int, new_channels: int) -> Tensor:
+    """Take every ``stride``-th pixel of maps ``(N, C, H, W)`` and append ``new_channels`` of zeros."""
+    if stride > 1:
+        maps = maps[:, :, ::stride, ::stride]
+    return functional.pad(maps, (0, 0, 0, 0, 0, new_channels)) if new_channels > 0 else maps
 
 
 def cifar_resnet(depth: int, width: int = 16, name: str = "cifar_resnet") -> SplitBackbone:
@@ -47,9 +50,7 @@ def cifar_resnet(depth: int, width: int = 16, name: str = "cifar_resnet") -> Spl
     Raises:
         UserError: when the depth is not ``6 k + 2``.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise UserError(f"backbone.depth={depth}: expected 6k+2, such as 14, 20 or 32. Type backbone.depth=32.")
-    blocks = (depth - 2) // 6
+    blocks = blocks_per_stage(depth)
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     trunk = nn.Sequential(
         OrderedDict(stem=stem, stage1=_stage(width, width, 1, blocks), stage2=_stage(width, 2 * width, 2, blocks))
@@ -59,6 +60,17 @@ def cifar_resnet(depth: int, width: int = 16, name: str = "cifar_resnet") -> Spl
     backbone = SplitBackbone(trunk, branch, 4 * width, name)
     backbone.apply(_initialise)
     return backbone
+
+
+def blocks_per_stage(depth: int) -> int:
+    """Return how many blocks each of three stages has in a network of ``depth`` layers.
+
+    Raises:
+        UserError: when the depth is not ``6 k + 2``.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise UserError(f"backbone.depth={depth}: expected 6k+2, such as 14, 20 or 32. Type backbone.depth=32.")
+    return (depth - 2) // 6
 
 
 def _stage(in_channels: int, channels: int, stride: int, blocks: int) -> nn.Sequential:

@@ -16,6 +16,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from mmcl.backbones.scale_shift import applied_weights
+
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 RELU_FUNCTIONS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 RELU_METHODS = ("relu", "relu_")
@@ -117,7 +119,7 @@ def fuse(module: nn.Module) -> fx.GraphModule | None:
     It reads the module's own weights when it is made and at each :func:`refresh`. None where torch cannot trace.
     """
     try:
-        graph = fx.Tracer().trace(module)
+        graph = _Tracer().trace(module)
     except fx.proxy.TraceError:
         return None
     fused = fx.GraphModule(module, graph)
@@ -126,6 +128,13 @@ def fuse(module: nn.Module) -> fx.GraphModule | None:
     _keep_residuals_that_are_read_again(fused)
     fused.recompile()
     return fused.eval()
+
+
+class _Tracer(fx.Tracer):
+    """Keeps convolutions whole, those of the project's own kinds, too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def refresh(fused: fx.GraphModule) -> None:
@@ -212,8 +221,8 @@ def _is_relu(fused: fx.GraphModule, node: fx.Node | None) -> bool:
 
 
 def _folded(convolution: nn.Conv2d, batch_norm: _BatchNorm | None) -> tuple[Tensor, Tensor | None]:
-    weight, bias = convolution.weight.detach(), convolution.bias
-    bias = None if bias is None else bias.detach()
+    weight, bias = applied_weights(convolution)
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
     if batch_norm is None:
         return weight.clone(), None if bias is None else bias.clone()
     mean, variance = batch_norm.running_mean, batch_norm.running_var

@@ -33,7 +33,7 @@ def imagenet_resnet(block: str, blocks: list[int], width: int = 64, name: str = 
     kind = BLOCKS[block]
     widths = [width, 2 * width, 4 * width, 8 * width]
     inputs = [width, *(kind.expansion * channels for channels in widths[:3])]
-    layers = [_layer(kind, inputs[i], widths[i], stride=1 if i == 0 else 2, blocks=blocks[i]) for i in range(4)]
+    layers = [residual_layer(kind, inputs[i], widths[i], stride=1 if i == 0 else 2, blocks=blocks[i]) for i in range(4)]
     trunk = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
@@ -47,13 +47,14 @@ def imagenet_resnet(block: str, blocks: list[int], width: int = 64, name: str = 
     )
     branch = nn.Sequential(OrderedDict(layer4=layers[3], avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     backbone = SplitBackbone(trunk, branch, widths[3] * kind.expansion, name)
-    backbone.apply(_initialise)
+    backbone.apply(initialise)
     return backbone
 
 
-def _layer(
+def residual_layer(
     kind: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, stride: int, blocks: int
 ) -> nn.Sequential:
+    """Return so many blocks of ``channels`` times the expansion; a 1x1 convolution leads past a change of shape."""
     out_channels = channels * kind.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:
@@ -62,6 +63,7 @@ def _layer(
     return nn.Sequential(first, *(kind(out_channels, channels) for _ in range(blocks - 1)))
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Draw a convolution's weights for the variance of its outputs' gradients (He et al., ICCV 2015, fan-out)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

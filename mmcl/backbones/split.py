@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
 from torch import Tensor, nn
+
+LEVEL = re.compile(r"(layer|stage|block)\d+")
 
 
 class SplitBackbone(nn.Module):
@@ -28,6 +34,28 @@ class SplitBackbone(nn.Module):
         """Return the features ``(N, feature_dim)`` of images ``(N, 3, H, W)``."""
         features: Tensor = self.branch(self.trunk(images))
         return features
+
+    def levels(self) -> list[nn.Sequential]:
+        """Cut the whole backbone behind each child named ``layerN``, ``stageN`` or ``blockN``.
+
+        What comes before the first of them belongs to it, what comes behind the last to the last. The parts are those
+        of the backbone, not copies: levels applied in turn compute what the backbone does.
+        """
+        parts = list(_parts(self))
+        ends = [place + 1 for place, (name, _) in enumerate(parts) if LEVEL.fullmatch(name)]
+        cuts = [0, *ends[:-1], len(parts)]
+        modules = [part for _, part in parts]
+        return [nn.Sequential(*modules[start:stop]) for start, stop in pairwise(cuts)]
+
+
+def _parts(backbone: SplitBackbone) -> Iterator[tuple[str, nn.Module]]:
+    for name, part in backbone.named_children():
+        if isinstance(part, SplitBackbone):
+            yield from _parts(part)
+        elif isinstance(part, nn.Sequential):
+            yield from part.named_children()
+        else:
+            yield name, part
 
 
 def unshared(backbone: SplitBackbone) -> SplitBackbone:

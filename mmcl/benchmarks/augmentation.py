@@ -1,4 +1,4 @@
-"""Augmentation of small images, batched on the device: crop, horizontal flip, brightness; then normalisation.
+"""Augmentation of small images, batched on the device: crop, horizontal flip, brightness.
 
 The recipe of the class-incremental papers for CIFAR: ``RandomCrop(32, padding=4)``,
 ``RandomHorizontalFlip()``, ``ColorJitter(brightness=63/255)`` on 8-bit images. Every image of a batch gets
@@ -8,7 +8,6 @@ its own numbers, and these depend on the image and on what the draw is for alone
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -58,14 +57,15 @@ def augment(images: Tensor, offsets: Tensor, flips: Tensor, brightness: Tensor, 
     """Crop, flip and brighten images as PIL does, without leaving their device.
 
     Args:
-        images: uint8 ``(B, 3, H, W)``.
+        images: uint8 ``(B, 3, H, W)``; or float32 pixels on the scale 0 to 255, which PIL cannot hold.
         offsets: row and column of the crop in the image padded by ``pad``, int64 ``(B, 2)``.
         flips: which images are mirrored after the crop, bool ``(B,)``.
         brightness: factor for each image, float32 ``(B,)``.
         pad: black pixels on each side.
 
     Returns:
-        Float32 ``(B, 3, H, W)`` that holds whole numbers from 0 to 255, the pixels that PIL would give.
+        Float32 ``(B, 3, H, W)``. Of uint8 images, whole numbers from 0 to 255, the pixels that PIL would give. Of
+        float32 images, the same products neither rounded nor clamped.
     """
     size, channels, height, width = images.shape
     columns = torch.arange(width, device=images.device)
@@ -76,10 +76,12 @@ def augment(images: Tensor, offsets: Tensor, flips: Tensor, brightness: Tensor, 
     factor = row_factor[:, :, None] * ((columns >= 0) & (columns < width))[:, None, :]
     positions = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     index = positions.view(size, 1, height * width).expand(size, channels, height * width)
-    pixels = images.flatten(2).gather(2, index).view(images.shape).to(torch.float32)
-    # PIL blends with black in float32 and truncates: pixels are not negative, so floor is truncation. All in
-    # place: on a CPU, fresh memory for each step costs more than the arithmetic.
-    return pixels.mul_(factor[:, None]).floor_().clamp_(max=255.0)
+    # All in place: on a CPU, fresh memory for each step costs more than the arithmetic.
+    pixels = images.flatten(2).gather(2, index).view(images.shape).to(torch.float32).mul_(factor[:, None])
+    if images.is_floating_point():
+        return pixels
+    # PIL blends with black in float32 and truncates: pixels are not negative, so floor is truncation.
+    return pixels.floor_().clamp_(max=255.0)
 
 
 def augment_exact(images: Tensor, offsets: Tensor, flips: Tensor, brightness: Tensor, pad: int) -> Tensor:
@@ -98,29 +100,3 @@ def augment_exact(images: Tensor, offsets: Tensor, flips: Tensor, brightness: Te
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         altered.append(np.asarray(ImageEnhance.Brightness(image).enhance(factor)))
     return torch.from_numpy(np.stack(altered)).permute(0, 3, 1, 2).contiguous()
-
-
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return ``(pixels / 255 - mean) / std`` for each channel, float32.
-
-    Args:
-        pixels: ``(B, 3, H, W)`` with values from 0 to 255, uint8 or float32.
-        mean: mean of each channel on the scale 0 to 1.
-        std: standard deviation of each channel on the scale 0 to 1.
-    """
-    return normalise_(pixels.to(torch.float32, copy=True), mean, std)
-
-
-def normalise_(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Do in place what :func:`normalise` does, to float32 pixels ``(B, 3, H, W)``, and return them."""
-    scale, shift = _scale_and_shift(mean, std, pixels.device)
-    return pixels.mul_(scale).add_(shift)
-
-
-@lru_cache(maxsize=64)
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept, because copying constants to a GPU in every step would make the host wait for it."""
-    with torch.inference_mode(False):  # the first caller may be in inference mode, the next may train
-        mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        pair = torch.stack([1.0 / (255.0 * std_), -mean_ / std_]).to(device, torch.float32)
-    return pair[0].view(-1, 1, 1), pair[1].view(-1, 1, 1)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.base import DataItem
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.benchmarks.download import fetch_folder
@@ -130,6 +131,14 @@ class Cifar100(Cifar):
         "train": "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
         "test": "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
     }
+
+
+class LucirCifar100(Cifar100):
+    """CIFAR-100 as the code of LUCIR, Mnemonics and AANets reads it: crops and flips alone, normalised its way."""
+
+    mean = (0.5071, 0.4866, 0.4409)
+    std = (0.2009, 0.1984, 0.2023)
+    augmentation = Augmentation(brightness=0.0)
 
 
 @dataclass

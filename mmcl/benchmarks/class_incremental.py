@@ -5,21 +5,33 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmcl.benchmarks.augmentation import Augmentation, normalise
+from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.base import Benchmark, BenchmarkConfig
 from mmcl.benchmarks.class_order import check_class_order, class_order, positions, task_sizes
 from mmcl.benchmarks.feature_batches import FeatureSteps, ResidentFeatures
 from mmcl.benchmarks.files import ImageLoader, ImageStepLoader, ImageTransforms
-from mmcl.benchmarks.order import StepOrder
+from mmcl.benchmarks.order import InOrder, StepOrder
 from mmcl.benchmarks.resident import BlockBatches, BlockLoader, Recipe, ResidentSamples, StepBlock
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
-from mmcl.protocol import Batch, ClassTask, FileImages, ImageFeatures, Images, Samples, Task
+from mmcl.pixels import PixelScale
+from mmcl.protocol import (
+    Batch,
+    ClassTask,
+    FileImages,
+    FloatPixels,
+    ImageFeatures,
+    Images,
+    MixedImages,
+    Samples,
+    Task,
+)
 
 
 @dataclass
@@ -115,9 +127,20 @@ class ClassIncrementalBenchmark(Benchmark):
         return self._sizes
 
     @property
+    def fewest_images(self) -> int:
+        """Number of training images of the class that has fewest."""
+        self.setup()
+        return min(stop - start for start, stop in pairwise(self._train_starts))
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes in class order."""
         return self._ready().class_names
+
+    @property
+    def pixel_scale(self) -> PixelScale:
+        """By what pixels are normalised."""
+        return PixelScale(self.mean, self.std)
 
     def task(self, index: int) -> ClassTask:
         """Return one task of the sequence, from 0."""
@@ -133,6 +156,8 @@ class ClassIncrementalBenchmark(Benchmark):
             test=_between(data.test, 0, self._test_starts[seen]),
             past=lambda: _between(data.train, 0, starts[known]),
             plain_batches=self.plain_batches,
+            augmented_batches=self.augmented_batches,
+            pixel_scale=self.pixel_scale,
         )
 
     def _ready(self) -> RawData:
@@ -153,8 +178,7 @@ class ClassIncrementalBenchmark(Benchmark):
         if isinstance(samples, ImageFeatures):
             self._resident = ResidentFeatures(samples)
         elif self._transforms_of(samples.images) is None:
-            recipe = Recipe(self.augmentation, self.mean, self.std, self.config.exact)
-            self._resident = ResidentSamples(samples, recipe, draw)
+            self._resident = self._resident_samples(samples, draw)
 
     def train_dataloader(self) -> Iterable[Any]:
         """Serve blocks of steps: items that :meth:`on_after_batch_transfer` turns into batches."""
@@ -168,7 +192,7 @@ class ClassIncrementalBenchmark(Benchmark):
         assert isinstance(samples, Samples)
         transforms = self._transforms_of(samples.images)
         assert transforms is not None
-        return ImageStepLoader(samples, order, draw, transforms.train, self.config.workers)
+        return ImageStepLoader(samples, order, draw, transforms.train, self.config.workers, self.pixel_scale)
 
     def serve_test(self, samples: Samples) -> None:
         """Name what :meth:`test_dataloader` yields from now on."""
@@ -196,14 +220,36 @@ class ClassIncrementalBenchmark(Benchmark):
     def plain_batches(self, samples: Samples, device: torch.device) -> Iterator[Batch]:
         """Yield samples under the test transform, in order, in batches on a device; float values as they are."""
         for batch in self._pixel_batches(samples):
-            images, labels, sources = (part.to(device, non_blocking=True) for part in batch[:3])
-            yield self._normalised(Batch(images, labels, sources))
+            yield self._normalised(_on_device(batch, device))
+
+    def augmented_batches(
+        self, samples: Samples, batch_size: int, draw: tuple[int | str, ...], device: torch.device
+    ) -> Iterator[Batch]:
+        """Yield samples under the training transform, in order, in batches on a device; float values as they are.
+
+        See :class:`~mmcl.protocol.AugmentedBatches`.
+        """
+        order = InOrder(len(samples), batch_size)
+        transforms = self._transforms_of(samples.images)
+        if transforms is None:
+            resident = self._resident_samples(samples, draw)
+            for step in order:
+                yield resident.batch(step.rows.to(device), step.epoch, step.share)
+            return
+        for (batch,) in ImageStepLoader(samples, order, draw, transforms.train, self.config.workers, self.pixel_scale):
+            yield self._normalised(_on_device(batch, device))
+
+    def _resident_samples(self, samples: Samples, draw: tuple[int | str, ...]) -> ResidentSamples:
+        return ResidentSamples(samples, Recipe(self.augmentation, self.mean, self.std, self.config.exact), draw)
 
     def _pixel_batches(self, samples: Samples) -> Iterable[Batch]:
         transforms = self._transforms_of(samples.images)
         if transforms is None:
-            return PlainLoader(samples, self.plain_batch_size)
-        return ImageLoader(samples, transforms.test, self.plain_batch_size, self.config.workers)
+            return PlainLoader(samples, self.plain_batch_size, self.pixel_scale)
+        own = (samples if self._data is None else self._data.train).images
+        shape = tuple(own.shape[1:]) if isinstance(own, Tensor) else None
+        size, workers = self.plain_batch_size, self.config.workers
+        return ImageLoader(samples, transforms.test, shape, size, workers, self.pixel_scale)
 
     def _transforms_of(self, images: Images) -> ImageTransforms | None:
         """Return the transforms of images that are read one by one; None for those that are served out of memory."""
@@ -213,15 +259,16 @@ class ClassIncrementalBenchmark(Benchmark):
     def _normalised(self, batch: Batch) -> Batch:
         if batch.images.is_floating_point():
             return batch
-        return batch._replace(images=normalise(batch.images, self.mean, self.std))
+        return batch._replace(images=self.pixel_scale.normalise(batch.images))
 
 
 class PlainLoader:
-    """Batches of samples in memory, in order, as uint8 pixels or float values."""
+    """Batches of samples in memory, in order, as uint8 pixels or as float values; with float pixels, normalised."""
 
-    def __init__(self, samples: Samples, batch_size: int) -> None:
+    def __init__(self, samples: Samples, batch_size: int, scale: PixelScale) -> None:
         self.samples = samples
         self.batch_size = batch_size
+        self.scale = scale
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
@@ -229,7 +276,19 @@ class PlainLoader:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.samples), self.batch_size):
             part = _between(self.samples, start, start + self.batch_size)
-            yield Batch(part.images, part.labels, part.sources)  # type: ignore[arg-type]
+            yield Batch(self._tensor(part.images), part.labels, part.sources)
+
+    def _tensor(self, images: Images) -> Tensor:
+        if isinstance(images, Tensor):
+            return images
+        if isinstance(images, FloatPixels):
+            return self.scale.normalise(images.values)
+        assert isinstance(images, MixedImages)
+        tensors = [part.values if isinstance(part, FloatPixels) else part for part in images.parts]
+        pixels = torch.empty(len(images), *tensors[0].shape[1:])  # type: ignore[union-attr]
+        for number, part in enumerate(tensors):
+            pixels[images.part_of == number] = part.float()  # type: ignore[union-attr]
+        return self.scale.normalise(pixels)
 
 
 def _by_class(samples: Samples, order: list[int]) -> Samples:
@@ -248,8 +307,18 @@ def _class_starts(labels: Tensor, count: int) -> list[int]:
 def _between(samples: Samples, start: int, stop: int) -> Samples:
     """Return the rows from start to stop without copying pixels."""
     images = samples.images
+    part: Images
     if isinstance(images, FileImages):
-        part: Tensor | FileImages = FileImages(images.root, images.paths[start:stop])
+        part = FileImages(images.root, images.paths[start:stop])
+    elif isinstance(images, FloatPixels):
+        part = FloatPixels(images.values[start:stop])
+    elif isinstance(images, MixedImages):
+        part = images[torch.arange(start, min(stop, len(images)))]
     else:
         part = images[start:stop]
     return Samples(part, samples.labels[start:stop], samples.sources[start:stop])
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    images, labels, sources = (part.to(device, non_blocking=True) for part in batch[:3])
+    return Batch(images, labels, sources)

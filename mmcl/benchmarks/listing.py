@@ -82,6 +82,29 @@ def read_list(root: Path, file_name: str) -> Samples:
     return Samples(FileImages(root, tuple(paths)), torch.tensor(labels), torch.arange(len(paths)))
 
 
+def list_lines(samples: Samples, folder: Path | None) -> list[str]:
+    """Return the lines of a list file for images in files, which :func:`read_list` reads.
+
+    Args:
+        samples: images in files.
+        folder: where the list shall lie, which paths are relative to; None is the data set's own folder.
+
+    Raises:
+        UserError: the images lie in memory, or the name of a file has a line break.
+    """
+    files = samples.images
+    if not isinstance(files, FileImages):
+        raise UserError("the images are held in memory; type benchmark.in_memory=false to list their files.")
+    start = ""
+    if folder is not None and folder.resolve() != files.root.resolve():
+        start = f"{Path(os.path.relpath(files.root.resolve(), folder.resolve())).as_posix()}/"
+    lines = [f"{start}{path} {label}" for path, label in zip(files.paths, samples.labels.tolist(), strict=True)]
+    broken = [line for line in lines if len(line.splitlines()) != 1]
+    if broken:
+        raise UserError(f"{broken[0]!r} in {files.root} has a line break in its name; rename the file.")
+    return lines
+
+
 def listed_class_names(samples: Samples) -> list[str]:
     """Name each class of a list file by the folder of its first image, or by its label if these repeat."""
     assert isinstance(samples.images, FileImages)

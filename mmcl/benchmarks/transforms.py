@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from mmcl.benchmarks.files import ImageTransforms
@@ -55,8 +56,16 @@ def shift_transforms(
     return ImageTransforms(_training(shift, brightness), _test(size, resize, interpolation))
 
 
+class BrightnessJitter(v2.ColorJitter):
+    """Random brightness, for tensors of any scale, too: they are multiplied alone, where torchvision clamps to 1."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Brighten one image."""
+        return inpt * params["brightness_factor"] if isinstance(inpt, Tensor) else super().transform(inpt, params)
+
+
 def _training(first: list[Any], brightness: float) -> v2.Compose:
-    jitter = [v2.ColorJitter(brightness=brightness)] if brightness else []
+    jitter = [BrightnessJitter(brightness=brightness)] if brightness else []
     return v2.Compose([*first, v2.RandomHorizontalFlip(), *jitter, v2.PILToTensor()])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
-GROUPS = ("trainer", "logger", "memory", "backbone", "benchmark", "method", "recipe", "experiment")
+GROUPS = ("trainer", "logger", "memory", "backbone", "benchmark", "method", "preset", "recipe", "experiment")
 
 
 def shipped_folder(name: str) -> Path:

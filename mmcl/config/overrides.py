@@ -29,6 +29,8 @@ def normalise(argv: list[str]) -> list[str]:
             flags.append(argument)
         elif name in GROUPS and equals:
             choices[name] = _method_names(value) if name == "method" else value
+        elif name == "method.preset" and equals:
+            choices["preset"] = value  # it stands for many keys, so it is a group of its own
         elif not equals or name.startswith(("hydra", "~")) or "@" in name:
             rest.append(argument)
         else:

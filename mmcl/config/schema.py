@@ -11,6 +11,7 @@ from mmcl.errors import UserError, nearest
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 MEMORY_OPTIMIZERS = ("ema_sgd", "adam", "half_official")
+EXEMPLAR_OPTIMIZERS = ("sgd", "adam")
 SCHEDULERS = ("multistep", "cosine")
 
 
@@ -106,6 +107,31 @@ class MemorySchedule(Passes):
             hint = nearest(self.optimizer, MEMORY_OPTIMIZERS)
             raise UserError(
                 f"method.schedule.optimizer={self.optimizer}: expected one of {', '.join(MEMORY_OPTIMIZERS)}.{hint}"
+            )
+
+
+@dataclass
+class ExemplarSchedule(Passes):
+    """How pixels of exemplars are learned."""
+
+    optimizer: str = setting("sgd or adam.")
+    lr: float = setting("Learning rate on normalised pixels, above 0.")
+    momentum: float = setting("Of sgd, and the first beta of adam.")
+    weight_decay: float = setting("L2 on normalised pixels: pulls them to the mean colour; 0 is none.")
+    lr_decay: float = setting("Factor of the rate after every decay_epochs epochs; 1 keeps it.")
+    decay_epochs: int = setting("Epochs between two decays, at least 1.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that no optimiser takes."""
+        super().__post_init__()
+        if self.optimizer not in EXEMPLAR_OPTIMIZERS:
+            known = " or ".join(EXEMPLAR_OPTIMIZERS)
+            hint = nearest(self.optimizer, EXEMPLAR_OPTIMIZERS)
+            raise UserError(f"optimizer={self.optimizer}: expected {known}.{hint}")
+        if self.lr <= 0 or self.weight_decay < 0 or self.decay_epochs < 1:
+            raise UserError(
+                f"lr={self.lr}, weight_decay={self.weight_decay}, decay_epochs={self.decay_epochs}: expected more than "
+                "0, at least 0 and at least 1"
             )
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmcl.benchmarks.base import Benchmark
 from mmcl.config.components import build
 from mmcl.config.identity import identity, run_directory
+from mmcl.config.schema import PRECISIONS
 from mmcl.engine.ingredients import ingredients_of
 from mmcl.engine.processes import is_first_process, started_from_outside
 from mmcl.engine.results import figure_lines
@@ -87,7 +88,17 @@ def _require_learned(directory: RunDirectory, method: Method[Any], benchmark: Be
 
 
 def build_method(config: DictConfig, benchmark: Benchmark) -> Method[Any]:
-    """Build the method with its ingredients."""
+    """Build the method with its ingredients.
+
+    Raises:
+        UserError: they do not go together, or not with ``trainer.precision``.
+    """
     torch.manual_seed(key(config.seed, "initialise"))
     method: Method[Any] = build(config.method, ingredients_of(config, benchmark))
+    if config.trainer.precision in PRECISIONS and config.trainer.precision not in method.precisions:
+        known = " or ".join(method.precisions)
+        raise UserError(
+            f"trainer.precision={config.trainer.precision}: method={config.method.name} cannot be computed in it. Type "
+            f"trainer.precision={known}"
+        )
     return method

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from mmcl.backbones.feature_backbone import FeatureBackbone, PretrainedBackbone
 from mmcl.backbones.freezing import freeze
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.config.components import build
 from mmcl.engine.class_export import ONE_DEVICE
 from mmcl.engine.trainers import make_trainer
 from mmcl.errors import UserError
 from mmcl.features.cache import FeatureCache, PartWriter, Wanted
 from mmcl.features.pixel_job import PixelJob
+from mmcl.pixels import normalise
 
 
 class CachedNet:

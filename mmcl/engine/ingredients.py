@@ -76,6 +76,8 @@ def _for_classes(
         quota=quota,
         select=selector(config.memory.select, config.seed),
         image_bytes=benchmark.image_bytes,
+        task_sizes=tuple(benchmark.task_sizes),
+        fewest_images=benchmark.fewest_images,
     )
 
 

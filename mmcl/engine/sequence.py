@@ -15,6 +15,7 @@ from mmcl.benchmarks.base import Benchmark
 from mmcl.benchmarks.online import OnlineBenchmark
 from mmcl.engine.allocator import keep_freed_memory
 from mmcl.engine.evaluation import evaluate
+from mmcl.engine.exemplar_record import KeepsExemplarRecord, write_exemplar_record
 from mmcl.engine.mirror import Mirror
 from mmcl.engine.online import evaluate_online, online_metrics, write_trace
 from mmcl.engine.processes import is_first_process, same_memory
@@ -29,7 +30,7 @@ from mmcl.engine.trainers import make_trainer
 from mmcl.engine.versions import on_cpu, tensors
 from mmcl.methods.base import Method
 from mmcl.metrics.readouts import confusion_matrix, figures, load_state, readout_metrics, synced_state
-from mmcl.protocol import DatasetTask, MemoryTask, StreamTask, Task
+from mmcl.protocol import ClassTask, DatasetTask, MemoryTask, StreamTask, Task
 from mmcl.randomness import key
 from mmcl.whole_files import write_whole
 
@@ -104,16 +105,16 @@ class Sequence:
                 write_trace(method, self.benchmark, self.directory.path, 0)  # type: ignore[arg-type]
             torch.manual_seed(key(self.config.seed, task.index, "begin"))
             method.begin_task(task)
-        stages = method.stages(task)
-        for number, stage in enumerate(stages):
-            if number < state.stages_done:
-                continue
+        method.to(self.device)
+        count = len(method.stages(task))
+        for number in range(state.stages_done, count):
+            stage = method.stages(task)[number]  # asked anew: an earlier stage may have written what this one reads
             fit_stage(
                 method,
                 self.benchmark,
                 task,
                 stage,
-                position=(number, len(stages)),
+                position=(number, count),
                 seed=self.config.seed,
                 trainer_config=self.config.trainer,
                 folder=self.directory.state,
@@ -128,6 +129,11 @@ class Sequence:
         torch.manual_seed(key(self.config.seed, task.index, "end"))
         method.end_task(task)
         same_memory(method)
+        if self.writes and isinstance(task, ClassTask) and isinstance(method, KeepsExemplarRecord):
+            record = method.exemplar_record(task)
+            if record is not None:
+                names = self.benchmark.class_names[: task.seen]
+                write_exemplar_record(record, names, task, self.directory.path)
 
     def _finish_task(self, task: Task, mirror: Mirror) -> None:
         """Evaluate, print the task's line, and save what the next task begins with."""

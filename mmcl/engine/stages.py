@@ -12,7 +12,7 @@ from mmcl.backbones.expandable import ExpandableNetwork
 from mmcl.backbones.feature_backbone import FeatureBackbone
 from mmcl.backbones.split import SplitBackbone
 from mmcl.benchmarks.base import Benchmark
-from mmcl.config.schema import MemorySchedule, Schedule, StepSchedule
+from mmcl.config.schema import ExemplarSchedule, MemorySchedule, Schedule, StepSchedule
 from mmcl.engine.progress import Progress
 from mmcl.engine.run_directory import MetricsFile
 from mmcl.engine.trainers import EpochCheckpoints, EpochFigures, Figures, SameBuffers, SeedEpochs, make_trainer
@@ -82,6 +82,9 @@ def _advice(stage: Stage, method: Method[Any]) -> str:
     schedule = stage.schedule
     if isinstance(schedule, StepSchedule | MemorySchedule):
         return f"method.schedule.lr={schedule.lr / 10:g}"
+    if isinstance(schedule, ExemplarSchedule):
+        key = "learning" if stage.name == "exemplars" else "adjusting"
+        return f"method.exemplars.{key}.lr={schedule.lr / 10:g}"
     if isinstance(schedule, Schedule):
         key = stage.name if hasattr(method.config, stage.name) else "later_tasks"
         return f"method.{key}.lr={schedule.lr / 10:g}"

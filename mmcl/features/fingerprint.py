@@ -29,6 +29,7 @@ def digest_samples(samples: Samples) -> str:
     if isinstance(samples.images, FileImages):
         digest.update(json.dumps(_files(samples.images)).encode())
     else:
+        assert isinstance(samples.images, Tensor)
         _add(digest, samples.images)
     for part in (samples.labels, samples.sources):
         _add(digest, part)

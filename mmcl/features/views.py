@@ -16,12 +16,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, functional
 
 from mmcl import randomness
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.errors import UserError, nearest
 from mmcl.features.augmix import MIX_DRAWS, MixDraws, augmix, mix_draws
 from mmcl.features.augmix_exact import augmix_exact
 from mmcl.features.crops import CROP_DRAWS, INTERPOLATIONS, Crops, crop_exact, random_crops, resize_crops
 from mmcl.features.job import ALTERATIONS, Views
+from mmcl.pixels import normalise
 
 MOST_VIEWS = 1 << 20
 _CHUNK_PIXELS, _CHUNK_PIXELS_GPU = 1 << 23, 1 << 27  # altered at once; a CPU shall find them in its cache

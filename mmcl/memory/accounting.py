@@ -34,6 +34,7 @@ _GROWTH: dict[str, Callable[[BlockParameters, int], int]] = {
     "single": lambda blocks, tasks: blocks.plain,
     "der": lambda blocks, tasks: tasks * blocks.plain,
     "memo": lambda blocks, tasks: blocks.generalized + tasks * blocks.specialized,
+    "aanets": lambda blocks, tasks: min(tasks, 2) * blocks.plain,
 }
 
 
@@ -41,7 +42,7 @@ def counted_parameters(growth: str, blocks: BlockParameters, tasks: int) -> int:
     """Count the backbone parameters that are kept after ``tasks`` tasks.
 
     ``growth`` says how the network grows: ``single`` keeps one backbone, ``der`` one a task, ``memo`` one
-    generalized block and a specialized block a task.
+    generalized block and a specialized block a task, ``aanets`` two from the second task on.
 
     Raises:
         UserError: an unknown growth.

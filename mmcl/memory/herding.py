@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from mmcl.errors import UserError, nearest
+from mmcl.memory.class_rows import class_rows, runs_of_classes
+from mmcl.memory.herding_lucir import herd_lucir
 from mmcl.randomness import permutation
 
 NORM_EPSILON = 1e-8
@@ -61,7 +63,8 @@ def herd_classes(features: Tensor, labels: Tensor, count: int) -> Tensor:
         raise ValueError("herding needs finite features; some are NaN or infinite")
     rows = unit_rows(features)
     groups = class_rows(labels.to(features.device))
-    chunks = _chunks(groups, rows.shape[1])
+    dim = rows.shape[1]
+    chunks = runs_of_classes(groups, lambda longest: 8 * max(longest, dim), GRAM_BYTES)
     picked = [group[order] for chunk in chunks for group, order in _herd_chunk(rows, chunk, count)]
     return torch.cat(picked).to(labels.device) if picked else labels.new_empty(0)
 
@@ -86,6 +89,7 @@ def random_selector(*key_parts: int | str) -> Selector:
 
 SELECTORS: dict[str, Callable[..., Selector]] = {
     "herding": lambda *key_parts: herd_classes,
+    "herding_lucir": lambda *key_parts: herd_lucir,
     "random": random_selector,
     "first": lambda *key_parts: select_first,
 }
@@ -103,30 +107,9 @@ def selector(name: str, *key_parts: int | str) -> Selector:
     return SELECTORS[name](*key_parts)
 
 
-def class_rows(labels: Tensor) -> list[Tensor]:
-    """Return the rows of each class that occurs in labels ``(N,)``: class ascending, in order inside one."""
-    order = torch.argsort(labels, stable=True)
-    sizes = torch.unique_consecutive(labels[order], return_counts=True)[1]
-    return list(torch.split(order, sizes.tolist())) if len(labels) else []
-
-
 def _each_class(labels: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
     chosen = [choose(group) for group in class_rows(labels)]
     return torch.cat(chosen) if chosen else labels.new_empty(0)
-
-
-def _chunks(groups: list[Tensor], dim: int) -> Iterator[list[Tensor]]:
-    """Cut the classes into runs whose padded rows, and Gram matrices, together stay within ``GRAM_BYTES``."""
-    chunk: list[Tensor] = []
-    longest = 0
-    for group in groups:
-        longest = max(longest, len(group))
-        if chunk and (len(chunk) + 1) * longest * max(longest, dim) * 8 > GRAM_BYTES:
-            yield chunk
-            chunk, longest = [], len(group)
-        chunk.append(group)
-    if chunk:
-        yield chunk
 
 
 def _herd_chunk(rows: Tensor, groups: list[Tensor], count: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,7 +18,10 @@ class MemoryConfig:
     bytes: int | None = setting("Bytes of samples and, with count_model, of the model together.")
     count_model: bool = setting("true: memory.bytes pays for the model too. false: for samples alone.")
     align_to: str | None = setting("A method, such as der: fill the bytes that it takes with memory.size.")
-    select: str = setting("Which samples: herding (greedily near the class mean), random or first.")
+    select: str = setting(
+        "Which samples: herding (greedily near the class mean), herding_lucir (its form in LUCIR's code), random or "
+        "first."
+    )
 
 
 @dataclass
@@ -62,8 +65,13 @@ class Quota:
             raise ValueError(f"align_to={self.config.align_to!r} needs budget_parameters")
         _ = self.total
 
-    def per_class(self, seen: int) -> int:
+    def per_class(self, seen: int, *, round_up: bool = False) -> int:
         """Return how many samples each of the ``seen`` classes may keep.
+
+        Args:
+            seen: number of classes that share the total.
+            round_up: as LUCIR's and Mnemonics' released code shares 2000 samples: ``ceil(total / seen)``, so that all
+                classes together may have up to ``seen - 1`` more than the total. False keeps within it.
 
         Raises:
             UserError: the total is below ``seen``.
@@ -75,7 +83,7 @@ class Quota:
                 f"memory: {self.total:,} samples in all leave none for each of {seen:,} classes. "
                 f"Give a budget for {seen:,} or more."
             )
-        return self.total // seen
+        return -(-self.total // seen) if round_up else self.total // seen
 
     @property
     def total(self) -> int | None:

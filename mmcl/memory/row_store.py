@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcl.memory.herding import class_rows
-from mmcl.protocol import FileImages, Images, Samples
+from mmcl.memory.class_rows import class_rows
+from mmcl.protocol import FileImages, FloatPixels, Images, MixedImages, Samples
 
 
 class RowStore(nn.Module):
     """Kept samples of past classes, best first inside each class.
 
-    A row is a payload with its label and source. The payload is whatever :class:`mmcl.protocol.Samples`
-    holds: uint8 pixels, float pixels, feature rows (any tensor with N as first dimension) or files. The place of
-    a row inside its class is its rank, so that any prefix of a class is what a smaller memory would hold.
+    A row is a payload with its label and source. The payload is whatever :class:`mmcl.protocol.Samples` holds, of one
+    kind: uint8 pixels, float pixels, values served as they are (any tensor with N as first dimension) or files. The
+    place of a row inside its class is its rank, so that any prefix of a class is what a smaller memory would hold.
 
     Rows are copies, stay on the device they came on, and are neither parameters nor buffers: moving the
     module does not move them, and they are saved through ``state_dict`` as tensors and plain types.
@@ -75,7 +75,7 @@ class RowStore(nn.Module):
         run; the folder of the latest samples then holds for all.
 
         Raises:
-            TypeError: the kind of payload differs from the one kept.
+            TypeError: the kind of payload differs from the one kept, or is mixed.
         """
         if not len(samples):
             return
@@ -136,15 +136,15 @@ class RowStore(nn.Module):
         state: dict[str, Any] = {"labels": samples.labels, "sources": samples.sources}
         if isinstance(samples.images, FileImages):
             return state | {"root": str(samples.images.root), "paths": list(samples.images.paths)}
+        if isinstance(samples.images, FloatPixels):
+            return state | {"float_pixels": samples.images.values}
         return state | {"images": samples.images}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Put saved rows in the place of all rows; the version grows, as with every other change."""
         self._of_class = {}
         if "labels" in state:
-            files = "paths" in state
-            images = FileImages(Path(state["root"]), tuple(state["paths"])) if files else state["images"]
-            self.append(Samples(images, state["labels"], state["sources"]))
+            self.append(Samples(_saved_images(state), state["labels"], state["sources"]))
         self.version += 1
 
     def _take_over_folder(self, samples: Samples) -> None:
@@ -156,12 +156,24 @@ class RowStore(nn.Module):
 
     @staticmethod
     def _require_payload_of(samples: Samples, kept: Iterable[Samples]) -> None:
+        if isinstance(samples.images, MixedImages):
+            raise TypeError("the memory keeps images of one kind, the added rows are of several")
         added = _payload_kind(samples.images)
         for kind in {_payload_kind(part.images) for part in kept} - {added}:
             raise TypeError(f"the memory keeps {kind}, the added rows are {added}")
 
 
+def _saved_images(state: dict[str, Any]) -> Images:
+    if "paths" in state:
+        return FileImages(Path(state["root"]), tuple(state["paths"]))
+    images: Images = FloatPixels(state["float_pixels"]) if "float_pixels" in state else state["images"]
+    return images
+
+
 def _payload_kind(images: Images) -> str:
+    assert not isinstance(images, MixedImages)
     if isinstance(images, FileImages):
         return "files"
+    if isinstance(images, FloatPixels):
+        return f"float pixels of shape {tuple(images.values.shape[1:])}"
     return f"{images.dtype} rows of shape {tuple(images.shape[1:])}"

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from torchmetrics import Metric
 
 from mmcl.backbones.freezing import restore_frozen_modes, trainable_parameters
-from mmcl.config.schema import ComponentConfig, Schedule
+from mmcl.config.schema import PRECISIONS, ComponentConfig, Schedule
 from mmcl.errors import UserError
 from mmcl.memory.accounting import ByteReport
 from mmcl.protocol import Stage, Task
@@ -50,12 +50,14 @@ class Method(LightningModule, Generic[TaskT]):
         readouts: names of the ways in which :meth:`scores` may answer.
         ordered: whether an answer depends on the test samples before it; they then come in a keyed order, and every
             process sees all of them.
+        precisions: values of ``trainer.precision`` that it can be computed in.
     """
 
     Config: ClassVar[type] = ComponentConfig
     task_type: ClassVar[type[Task]] = Task
     readouts: tuple[str, ...] = ()
     ordered: ClassVar[bool] = False
+    precisions: tuple[str, ...] = PRECISIONS
 
     def __init__(self, config: Any, ingredients: Ingredients) -> None:
         super().__init__()
@@ -79,7 +81,10 @@ class Method(LightningModule, Generic[TaskT]):
         return None
 
     def stages(self, task: TaskT) -> list[Stage]:
-        """Return the training passes of a task, in order; the same list whenever it is asked."""
+        """Return the training passes of a task, in order; their names are the same whenever it is asked.
+
+        The engine asks again before each pass, whose samples may be what the pass before has left in the memory.
+        """
         return []
 
     def begin_stage(self, stage: Stage, task: TaskT) -> None:
@@ -141,16 +146,21 @@ class Method(LightningModule, Generic[TaskT]):
         return [optimizer], [scheduler]
 
     def training_step(self, block: Iterable[Any], block_index: int) -> None:
-        """Take one optimiser step for each batch of a block."""
-        optimizer = self.optimizers()
+        """Take one step of the first optimiser for each batch of a block."""
+        optimizer = self.first_optimizer()
         for batch in block:
             terms = self.losses(batch)
-            optimizer.zero_grad()  # type: ignore[union-attr]
+            optimizer.zero_grad()
             self.manual_backward(torch.stack(list(terms.values())).sum() * batch.share)
             self.after_backward(batch)
-            optimizer.step()  # type: ignore[union-attr]
+            optimizer.step()
             self.after_step()
             self._account(terms, len(batch.labels) if batch.share else 0)
+
+    def first_optimizer(self) -> Optimizer:
+        """Return the optimiser of the current stage, the first where it has several."""
+        optimizers = self.optimizers()
+        return optimizers[0] if isinstance(optimizers, list) else optimizers  # type: ignore[return-value]
 
     def after_backward(self, batch: Any) -> None:
         """Do what belongs between the gradients of a batch and the step along them."""
@@ -170,8 +180,10 @@ class Method(LightningModule, Generic[TaskT]):
         self._loss_sums, self._loss_count = {}, 0
 
     def on_train_epoch_end(self) -> None:
-        """Advance the learning rate."""
-        self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
+        """Advance the learning rates."""
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()  # type: ignore[union-attr,call-arg]
 
     def test_step(self, batch: Any, batch_index: int) -> tuple[dict[str, Tensor], Tensor]:  # type: ignore[override]
         """Return (scores of each readout, labels)."""
@@ -203,8 +215,17 @@ def sgd(parameters: list[nn.Parameter], schedule: Schedule) -> tuple[Optimizer, 
     optimizer = SGD(
         parameters, schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=on_gpu or None
     )
+    return optimizer, schedule_of(optimizer, schedule)
+
+
+def schedule_of(optimizer: Optimizer, schedule: Schedule) -> LRScheduler:
+    """Return the learning rate over epochs of an optimiser, from the rate that it has.
+
+    Raises:
+        UserError: an unknown scheduler.
+    """
     if schedule.scheduler == "multistep":
-        return optimizer, MultiStepLR(optimizer, schedule.milestones, schedule.lr_decay)
+        return MultiStepLR(optimizer, schedule.milestones, schedule.lr_decay)
     if schedule.scheduler == "cosine":
-        return optimizer, CosineAnnealingLR(optimizer, schedule.t_max or schedule.epochs)
+        return CosineAnnealingLR(optimizer, schedule.t_max or schedule.epochs)
     raise UserError(f"scheduler={schedule.scheduler!r}: expected multistep or cosine")

@@ -39,12 +39,16 @@ class ClassIncrementalIngredients(Ingredients):
         quota: how many samples of a class may be kept.
         select: which ones.
         image_bytes: bytes of one image in the papers' accounting.
+        task_sizes: number of new classes of each task.
+        fewest_images: training images of the class that has fewest.
     """
 
     make_backbone: Callable[[], SplitBackbone]
     quota: Quota
     select: Selector
     image_bytes: int
+    task_sizes: tuple[int, ...]
+    fewest_images: int
 
 
 @dataclass
@@ -220,10 +224,19 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def encode(network: nn.Module, task: ClassTask, samples: Samples, device: torch.device) -> Tensor:
-    """Return the network's features ``(N, D)`` of samples in evaluation mode, under the test transform."""
+def encode(
+    network: nn.Module,
+    task: ClassTask,
+    samples: Samples,
+    device: torch.device,
+    alter: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Tensor:
+    """Return the network's features ``(N, D)`` of samples in evaluation mode, under the test transform.
+
+    ``alter`` may turn normalised images ``(B, 3, H, W)`` into another view of them.
+    """
     training = network.training
     network.eval()
-    parts = [network(batch.images).features.float() for batch in task.plain_batches(samples, device)]
+    parts = [network(alter(batch.images)).features.float() for batch in task.plain_batches(samples, device)]
     network.train(training)
     return torch.cat(parts) if parts else torch.zeros(0, 0, device=device)

@@ -15,6 +15,7 @@ from mmcl.metrics.sequence_metrics import (
     AccuracyMatrix,
     AverageIncrementalAccuracy,
     BackwardTransfer,
+    FirstTaskForgetting,
     Forgetting,
     ForwardTransfer,
     LastAccuracy,
@@ -42,6 +43,7 @@ def readout_metrics(task_sizes: Sequence[int], topk: int = 5, confused: int | No
         "average_incremental_accuracy": AverageIncrementalAccuracy(task_sizes, **settings),
         "last_accuracy": LastAccuracy(task_sizes, **settings),
         "forgetting": Forgetting(task_sizes, **settings),
+        "first_task_forgetting": FirstTaskForgetting(task_sizes, **settings),
         "backward_transfer": BackwardTransfer(task_sizes, **settings),
         "forward_transfer": ForwardTransfer(task_sizes, **settings),
     }

@@ -91,6 +91,21 @@ def forgetting(matrix: Tensor) -> Tensor:
     return (torch.maximum(best, last) - last).where(best.isfinite(), torch.nan).nanmean()
 
 
+def first_task_forgetting(matrix: Tensor) -> Tensor:
+    """Return how far the classes of the first task fell (Mnemonics, Liu et al., CVPR 2020: the forgetting rate).
+
+    ``A[0][0] - A[T-1][0]``, T - 1 being the last evaluated task, both among all classes seen at that time.
+
+    Args:
+        matrix: accuracies ``(T, T)``.
+
+    Returns:
+        A scalar, negative after a rise: 0 after one task, NaN where one of the two was not evaluated.
+    """
+    first = until_last_evaluated(matrix)[:, :1]
+    return (first[:1] - first[-1:]).mean()
+
+
 def backward_transfer(matrix: Tensor) -> Tensor:
     """Return what later tasks did to earlier ones (Lopez-Paz and Ranzato, 2017, arXiv 1706.08840, eq. 3).
 

@@ -148,6 +148,23 @@ class Forgetting(TaskCounts):
         return sequence.forgetting(sequence.accuracy_matrix(self.correct, self.total))
 
 
+class FirstTaskForgetting(TaskCounts):
+    """Fall of the first task's classes; see :func:`mmcl.metrics.sequence.first_task_forgetting`.
+
+    >>> metric = FirstTaskForgetting(task_sizes=[1, 1])
+    >>> metric.update(torch.ones(2, 1), torch.tensor([0, 0]), task=0)
+    >>> metric.update(torch.eye(2)[[0, 1]], torch.tensor([0, 0]), task=1)
+    >>> metric.compute()
+    tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """Return the fall, a float64 scalar."""
+        return sequence.first_task_forgetting(sequence.accuracy_matrix(self.correct, self.total))
+
+
 class BackwardTransfer(TaskCounts):
     """Mean gain of earlier tasks since learned; see :func:`mmcl.metrics.sequence.backward_transfer`.
 

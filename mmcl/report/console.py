@@ -15,6 +15,7 @@ HEADINGS = {
     "average_incremental_accuracy": "average",
     "last_accuracy": "last",
     "forgetting": "forgetting",
+    "first_task_forgetting": "first-task forgetting",
     "top5_average": "top-5 average",
     "top5_last": "top-5 last",
     "auc_average": "AUC-A",

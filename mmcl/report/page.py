@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import re
@@ -28,6 +29,12 @@ from mmcl.report.traces import Trace, pictured, read_traces, with_usage
 MAX_ROWS = 100  # of a table about one run; longer ones show some rows
 SHOWN_ROWS = 25
 RETRIEVAL_BYTES = 2**24  # of a page, for what queries of its runs looked at
+DRAWN = {  # by mmcl exemplars
+    "exemplars.png": "kept images before and after they were learned, and the difference",
+    "exemplars_drift.png": "how far the pixels of exemplars moved, class by class",
+    "exemplars_tsne.png": "exemplars among training images of their classes (t-SNE); the smaller silhouette and "
+    "margin (cosine with the nearest class mean less that with the second), the nearer they lie to boundaries",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +89,12 @@ def write_page(
         sweeps=sweeps,
         sweep_picture=Markup(sweep_picture({sweep.label: sweep for sweep in sweeps})) if sweeps else "",
         runs=[
-            RunView(result, _marked(_run_pictures(result)), _marked(_trace_pictures(result, traces)), looked)
+            RunView(
+                result,
+                _marked(_run_pictures(result)),
+                _marked(_trace_pictures(result, traces) | _drawn_pictures(result.path.parent)),
+                looked,
+            )
             for result, traces, looked in zip(results, traced, retrieved, strict=True)
         ],
         problems=[*problems, *unreadable, *left_out],
@@ -162,6 +174,13 @@ def _trace_pictures(result: Result, traces: Sequence[Trace]) -> dict[str, str]:
             )
         pictures[caption] = stream_figures.unit_usage(used)
     return pictures
+
+
+def _drawn_pictures(run: Path) -> dict[str, str]:
+    """Return the pictures that a command drew into the directory of a run, to be placed inside the page."""
+    found = {caption: run / name for name, caption in DRAWN.items() if (run / name).is_file()}
+    encoded = {caption: base64.b64encode(path.read_bytes()).decode() for caption, path in found.items()}
+    return {caption: f'<img src="data:image/png;base64,{data}" alt="{caption}">' for caption, data in encoded.items()}
 
 
 def _answer_pictures_of_streams(result: Result) -> dict[str, str]:

@@ -16,6 +16,7 @@ PERCENT_FIGURES = (
     "average_incremental_accuracy",
     "last_accuracy",
     "forgetting",
+    "first_task_forgetting",
     "top5_average",
     "top5_last",
     "acc_oracle",

@@ -17,12 +17,12 @@ from mmcl.backbones.mini_clip import (
     WordTokenizer,
     weights_metadata,
 )
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.benchmarks.shapes_drawing import draw_images
 from mmcl.benchmarks.shapes_sentences import captions, class_sentences, vocabulary
 from mmcl.benchmarks.shapes_world import CLASS_NAMES, class_labels, collection_habits, draw_scenes
 from mmcl.errors import UserError
 from mmcl.methods.text_classifier import text_classifier
+from mmcl.pixels import normalise
 
 
 def mini_clip(weights: Path | None = None) -> MiniClip:

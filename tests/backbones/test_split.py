@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 
 from mmcl.backbones import unshared
 from mmcl.backbones.cifar_resnet import cifar_resnet
+from mmcl.backbones.convnet import convnet2
 from mmcl.backbones.imagenet_resnet import imagenet_resnet
+from mmcl.backbones.split import SplitBackbone
 from mmcl.config.components import locate
 from mmcl.errors import UserError
 
@@ -21,6 +25,7 @@ PARAMETERS = {
     "resnet20": (65_552, 203_520),
     "resnet26": (88_784, 277_504),
     "resnet32": (112_016, 351_488),
+    "resnet32_projection": (112_592, 353_664),
     "conv4": (314_880, 591_360),
     "resnet10_imagenet": (1_232_704, 3_673_088),
     "resnet18": (2_782_784, 8_393_728),
@@ -37,7 +42,8 @@ def test_every_configuration_builds_the_counted_backbone(path: Path) -> None:
     counts = [sum(tensor.numel() for tensor in part.parameters()) for part in (backbone.trunk, backbone.branch)]
     assert tuple(counts) == PARAMETERS[path.stem]
     assert backbone.name == path.stem
-    assert path.read_text().startswith(f"# python -m mmcl.run +method=memo backbone={path.stem}\n")
+    command = rf"# python -m mmcl\.run \+method=\w+ (benchmark=\w+ )?backbone={path.stem}( .*)?\n"
+    assert re.match(command, path.read_text())
 
 
 def test_every_counted_backbone_has_a_configuration() -> None:
@@ -57,6 +63,28 @@ def test_unshared_is_the_same_function() -> None:
     backbone = cifar_resnet(8, width=4).eval()
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(unshared(backbone)(images), backbone(images))
+
+
+LEVELS = {
+    "cifar": (lambda: cifar_resnet(8, width=4), 3),
+    "convnet": (lambda: convnet2(8), 2),
+    "imagenet": (lambda: imagenet_resnet("basic", [1, 1, 1, 1], width=4), 4),
+    "unshared": (lambda: unshared(cifar_resnet(8, width=4)), 3),
+    "no names": (lambda: SplitBackbone(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Flatten()), 3600, "x"), 1),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_in_turn_are_the_backbone(name: str) -> None:
+    make_backbone, count = LEVELS[name]
+    backbone = make_backbone().eval()
+    names, levels = list(backbone.state_dict()), backbone.levels()
+    assert len(levels) == count
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(nn.Sequential(*levels).eval()(images), backbone(images))
+    parameters = [parameter for level in levels for parameter in level.parameters()]
+    assert [id(parameter) for parameter in parameters] == [id(parameter) for parameter in backbone.parameters()]
+    assert list(backbone.state_dict()) == names
 
 
 @pytest.mark.parametrize("depth", [7, 15, 2])

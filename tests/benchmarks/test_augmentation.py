@@ -14,8 +14,8 @@ from mmcl.benchmarks.augmentation import (
     alterations,
     augment,
     augment_exact,
-    normalise,
 )
+from mmcl.pixels import normalise
 
 CIFAR = Augmentation()
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from mmcl.backbones.feature_backbone import FeatureBackbone
-from mmcl.benchmarks.augmentation import normalise
 from mmcl.benchmarks.ns_imagenet import FILES, MEAN, STD, NsImageNet, NsImageNetConfig
 from mmcl.benchmarks.ns_imagenet_images import DOMAINS, NoisyImages, Size, enlarged, noise_of, split_samples, with_noise
 from mmcl.engine.frozen_net import CachedNet, frozen_net, weights_digest
 from mmcl.errors import MissingFileError, UserError
 from mmcl.features.cache import FeatureCache
 from mmcl.features.pixel_job import PixelJob
+from mmcl.pixels import normalise
 from tests.engine.encoder import trainer_config
 
 SIDE, PER_CLASS, CLASSES = 12, 10, [2, 1, 1]

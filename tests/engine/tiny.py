@@ -21,6 +21,7 @@ TINY = (
     "backbone=conv2",
     "backbone.width=4",
     "memory.size=60",
+    "memory.per_class=null",
     "method.first_task.epochs=1",
     "method.first_task.batch_size=128",
     "method.first_task.lr=0.02",

@@ -33,6 +33,16 @@ def test_a_total_is_never_exceeded_nor_left_unused_by_a_class_more(size: int, se
         assert quota.per_class(seen) * seen <= size < (quota.per_class(seen) + 1) * seen
 
 
+@given(st.integers(1, 10**5), st.integers(1, 1000))
+def test_rounded_up_a_total_is_used_up_by_less_than_one_more_for_each_class(size: int, seen: int) -> None:
+    quota = Quota(config(size=size), 3072, own_parameters=10**6)
+    if size < seen:
+        with pytest.raises(UserError, match="leave none for each of"):
+            quota.per_class(seen, round_up=True)
+    else:
+        assert size <= quota.per_class(seen, round_up=True) * seen < size + seen
+
+
 @given(st.integers(1, 10**9), st.integers(0, 10**7), st.integers(1, 10**6), st.booleans())
 def test_bytes_are_never_exceeded(budget: int, parameters: int, image_bytes: int, count_model: bool) -> None:
     memory = config(size=None, bytes=budget, count_model=count_model)
@@ -49,6 +59,7 @@ def test_bytes_are_never_exceeded(budget: int, parameters: int, image_bytes: int
 def test_a_number_per_class_does_not_shrink() -> None:
     quota = Quota(config(size=None, per_class=20), 3072, own_parameters=0)
     assert [quota.per_class(seen) for seen in (1, 10, 10_000)] == [20, 20, 20]
+    assert quota.per_class(10_000, round_up=True) == 20
     assert quota.total is None
 
 

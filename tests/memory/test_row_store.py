@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcl.memory.row_store import RowStore
-from mmcl.protocol import FileImages, Samples
+from mmcl.protocol import FileImages, FloatPixels, Samples
 
 Labels = st.lists(st.integers(0, 4), min_size=0, max_size=12)
 
@@ -28,6 +28,11 @@ def files(root: Path, labels: list[int]) -> Samples:
     return Samples(FileImages(root, paths), torch.tensor(labels), torch.arange(len(labels)))
 
 
+def float_pixels(labels: list[int]) -> Samples:
+    whole = pixels(labels)
+    return Samples(FloatPixels(whole.images + 0.25), whole.labels, whole.sources)  # type: ignore[operator]
+
+
 def saved_and_loaded(store: RowStore) -> RowStore:
     file = io.BytesIO()
     torch.save(store.state_dict(), file)
@@ -42,6 +47,8 @@ def assert_same_rows(left: Samples, right: Samples) -> None:
     assert left.sources.tolist() == right.sources.tolist()
     if isinstance(left.images, FileImages):
         assert left.images == right.images
+    elif isinstance(left.images, FloatPixels):
+        assert torch.equal(left.images.values, right.images.values)  # type: ignore[union-attr]
     else:
         assert torch.equal(left.images, right.images)
 
@@ -169,6 +176,30 @@ def test_files_follow_the_data_to_another_folder(tmp_path: Path) -> None:
     assert all(store.rows(label).images.root == moved for label in store.classes)  # type: ignore[union-attr]
 
 
+def test_float_pixels_are_kept_measured_saved_and_copied() -> None:
+    store = RowStore()
+    store.append(float_pixels([1, 0, 1]))
+    store.append(float_pixels([2]))
+    assert store.payload_bytes == 4 * 3 * 2 * 2 * 4
+    assert store.samples().images.values[:, 0, 0, 0].tolist() == [1.25, 0.25, 2.25, 0.25]  # type: ignore[union-attr]
+    assert_same_rows(saved_and_loaded(store).samples(), store.samples())
+    assert_same_rows(copy.deepcopy(store).samples(), store.samples())
+    store.keep_first(1)
+    assert store.rows(1).sources.tolist() == [0]
+
+
+def test_new_images_of_any_kind_come_before_kept_float_pixels(tmp_path: Path) -> None:
+    store = RowStore()
+    store.append(float_pixels([1, 0]))
+    for fresh in (pixels([2, 2, 2]), files(tmp_path, [2, 2, 2])):
+        joined = store.join_after(fresh)
+        assert joined.labels.tolist() == [2, 2, 2, 0, 1]
+        rows = torch.arange(5)
+        assert_same_rows(joined.select(rows[:3]), fresh)
+        assert_same_rows(joined.select(rows[3:]), store.samples())
+        assert_same_rows(store.join_after(fresh.select(rows[:0])), store.samples())
+
+
 def test_a_copy_changes_alone() -> None:
     store = RowStore()
     store.append(pixels([0, 0]))
@@ -186,4 +217,8 @@ def test_payloads_of_two_kinds_are_refused(tmp_path: Path) -> None:
         store.replace_class(1, files(tmp_path, [1]))
     with pytest.raises(TypeError, match="float32"):
         store.append(Samples(torch.zeros(1, 3, 2, 2), torch.tensor([1]), torch.tensor([9])))
+    with pytest.raises(TypeError, match="float pixels of shape"):
+        store.append(float_pixels([1]))
+    with pytest.raises(TypeError, match="of one kind"):
+        RowStore().append(Samples.concatenate([pixels([0]), float_pixels([1])]))
     assert store.classes == [0, 1]

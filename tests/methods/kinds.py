@@ -16,6 +16,7 @@ def method_node(name: str) -> DictConfig:
     """Return the keys that a method's file gives, whatever package the file names."""
     node = OmegaConf.load(shipped_folder("conf") / "method" / f"{name}.yaml")
     assert isinstance(node, DictConfig)
+    node.pop("defaults", None)  # other groups that the file chooses
     return node.method if "method" in node else node
 
 

@@ -12,7 +12,7 @@ from mmcl.engine.assemble import build_method
 from mmcl.methods.base import Method
 from mmcl.protocol import ClassTask, Samples
 
-TOY = ["trainer=cpu", "recipe=paper", "backbone=conv2", "backbone.width=4", "memory.size=16"]
+TOY = ["trainer=cpu", "recipe=paper", "backbone=conv2", "backbone.width=4", "memory.size=16", "memory.per_class=null"]
 
 
 class ToyBenchmark(ClassIncrementalBenchmark):

@@ -57,6 +57,7 @@ def by_loops(sizes: list[int], answers: list[Answers], k: int) -> dict[str, obje
         "average_incremental_accuracy": sum(curve) / tasks,
         "last_accuracy": curve[-1],
         "forgetting": sum(drops) / len(drops) if drops else 0.0,
+        "first_task_forgetting": matrix[0][0] - matrix[-1][0],
         "backward_transfer": sum(gains) / len(gains) if gains else 0.0,
         "forward_transfer": None,
     }

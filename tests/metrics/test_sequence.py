@@ -14,6 +14,7 @@ from mmcl.metrics.sequence import (
     average_incremental_accuracy,
     backward_transfer,
     correct_within,
+    first_task_forgetting,
     forgetting,
     forward_transfer,
     group_accuracy,
@@ -60,6 +61,21 @@ def test_forgetting_counts_a_later_rise_as_none() -> None:
     assert backward_transfer(rising).item() == pytest.approx(0.2)
 
 
+def test_the_first_task_forgets_from_its_own_accuracy_not_from_its_best() -> None:
+    risen = torch.tensor([[0.5, NAN, NAN], [0.7, 0.9, NAN], [0.6, 0.1, 0.2]])
+    assert first_task_forgetting(MATRIX).item() == pytest.approx(0.3)
+    assert first_task_forgetting(risen).item() == pytest.approx(-0.1)
+    assert first_task_forgetting(risen[1:, 1:]).item() == pytest.approx(0.8)
+
+
+def test_forgetting_of_the_first_task_needs_both_its_accuracies() -> None:
+    for missing in (0, 2):
+        matrix = MATRIX.clone()
+        matrix[missing, 0] = NAN
+        assert first_task_forgetting(matrix).isnan()
+    assert first_task_forgetting(torch.full((3, 3), NAN)).isnan()
+
+
 def test_forgetting_ignores_accuracy_before_a_class_was_learned() -> None:
     ahead = torch.tensor([[0.9, 0.99, NAN], [0.9, 0.5, 0.99], [0.9, 0.4, 0.5]])
     assert forgetting(ahead).item() == pytest.approx(0.05)
@@ -76,6 +92,7 @@ def test_a_sequence_under_way_is_judged_up_to_its_last_task(tasks: int) -> None:
     under_way[:tasks, :tasks] = MATRIX[:tasks, :tasks]
     curve[:tasks] = torch.tensor([0.9, 0.65, 0.6])[:tasks]
     assert torch.equal(forgetting(under_way), forgetting(MATRIX[:tasks, :tasks]))
+    assert torch.equal(first_task_forgetting(under_way), first_task_forgetting(MATRIX[:tasks, :tasks]))
     assert torch.equal(backward_transfer(under_way), backward_transfer(MATRIX[:tasks, :tasks]))
     assert average_incremental_accuracy(curve).item() == pytest.approx(np.mean([0.9, 0.65, 0.6][:tasks]))
     assert last_accuracy(curve) == curve[tasks - 1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmcl.benchmarks.augmentation import augment, augment_exact, normalise
+from mmcl.benchmarks.augmentation import augment, augment_exact
 from mmcl.benchmarks.cifar import Cifar100
 from mmcl.benchmarks.class_order import class_order, positions, task_sizes
 from mmcl.benchmarks.imagenet import seed1993_subset
+from mmcl.pixels import normalise
 from tests.parity import Golden, close, parity
 
 

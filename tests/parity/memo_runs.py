@@ -278,13 +278,15 @@ def _check_case(golden: Golden, at: str) -> None:
         *_scheduler({key.removeprefix(at): golden[key] for key in golden if key.startswith(at)}),
     ]
     config = compose_run(overrides)
-    ingredients = ClassIncrementalIngredients(0, 3, lambda: build_arch(str(golden[at + "arch"])), None, None, 3072)  # type: ignore[arg-type]
+    ingredients = ClassIncrementalIngredients(
+        0, 3, lambda: build_arch(str(golden[at + "arch"])), None, None, 3072, (), 0
+    )  # type: ignore[arg-type]
     method = build(config.method, ingredients)
     sizes = golden[at + "task_sizes"].tolist()
     nothing = Samples(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0).long(), torch.zeros(0).long())
     for index in range(len(sizes)):
         known, seen = sum(sizes[:index]), sum(sizes[: index + 1])
-        task = ClassTask(index, known, seen, nothing, nothing, lambda: nothing, None)  # type: ignore[arg-type]
+        task = ClassTask(index, known, seen, nothing, nothing, lambda: nothing, None, None, None)  # type: ignore[arg-type]
         method.grow(task)
         (stage,) = method.stages(task)
         method.begin_stage(stage, task)

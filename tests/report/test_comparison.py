@@ -30,6 +30,15 @@ def test_ours_printed_and_difference(tmp_path: Path) -> None:
     assert entry.cell("average_incremental_accuracy", 2.0).within is None
 
 
+def test_forgetting_of_the_first_task_is_shown_where_it_is_printed(tmp_path: Path) -> None:
+    found = result(tmp_path, *RUN)
+    for printed, figure in (({"first_task_forgetting": 39.0}, True), ({"forgetting": 30.0}, False)):
+        compared = compare(table(Row("MEMO", RUN, "cnn", printed, "paper")), pick_from([found]))
+        assert ("first_task_forgetting" in compared.figures) == figure
+        (entry,) = compared.rows
+        assert entry.measured["first_task_forgetting"] == pytest.approx(40)
+
+
 def test_spelling_order_and_hardware_do_not_matter(tmp_path: Path) -> None:
     found = result(tmp_path, "memory.size=100", "method=memo", "paths.data=/d", "trainer=cpu", "trainer.devices=2")
     assert overrides_of(found) == ("memory.size=100", "method=memo")

@@ -1,0 +1,1 @@
+"""Mnemonics Training: exemplars whose pixels are learnt (Liu, Su, Liu, Schiele, Sun, CVPR 2020)."""
