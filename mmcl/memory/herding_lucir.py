@@ -73,11 +73,12 @@ class _Herd:
         self.mu = np.zeros((len(groups), vectors.shape[1]))
         for label, group in enumerate(groups):  # class by class, so that float64 stays in the processor's cache
             own = slice(0, len(group))
-            exact = vectors.take(group, axis=0).astype(np.float64)
+            values = vectors.take(group, axis=0)
+            exact = values.astype(np.float64)
             scale = _inverse_norms(exact)
             self.rows[label, own], self.scale[label, own], self.padding[label, own] = group, scale, 0.0
-            self.rough_v[label, own] = exact
-            self.rough_v[label, own] *= scale.astype(np.float32)[:, None]
+            rough_scale = scale.astype(np.float32)[:, None]
+            np.multiply(values, rough_scale, out=self.rough_v[label, own], casting="same_kind")
             self.mu[label] = scale @ exact / len(group)
         self.w = self.mu.copy()
         self.met = np.zeros(shape, bool)
