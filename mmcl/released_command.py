@@ -26,11 +26,9 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import
     from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 
 Verbs = Any  # what argparse calls subparsers
-BENCHMARKS = {"cifar100": "cifar100", "imagenet_sub": "imagenet100", "imagenet": "imagenet1000"}
+BENCHMARKS = {"cifar100": "cifar100_lucir", "imagenet_sub": "imagenet100", "imagenet": "imagenet1000"}
 FOLDER = re.compile(rf"({'|'.join(BENCHMARKS)})_nfg([1-9]\d*)_ncls([1-9]\d*)_.*")
 EXAMPLE = "cifar100_nfg50_ncls2_nproto20_mtl_exp01"
-# What the released code normalises CIFAR-100 by; for ImageNet it has the usual values.
-CIFAR_SCALE = ((0.5071, 0.4866, 0.4409), (0.2009, 0.1984, 0.2023))
 GIVEN = ("benchmark", "benchmark.base", "benchmark.increment", "benchmark.class_order", "benchmark.order_seed")
 READOUT = "cnn"
 UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError)
@@ -71,7 +69,7 @@ def _released(parsed: argparse.Namespace) -> None:
     config = _config(run, parsed.overrides)
     if parsed.convert is not None:
         file = parsed.convert.expanduser() / "first_task.pt"
-        network = _convert(run, config, file)
+        network = _convert(run, file)
         _print_beginning(run, config, [f"backbone={network.backbone.name}", *parsed.overrides], file)
         return
     figures = evaluate(run, config)
@@ -132,7 +130,7 @@ def read_class_order(folder: Path) -> list[int]:
     Raises:
         UserError: none or several such files, one that cannot be read, or not each class from 0 on exactly once.
     """
-    from mmcl.benchmarks.array_pickles import _ArrayUnpickler
+    from mmcl.benchmarks.array_pickles import ArrayUnpickler
 
     files = sorted(folder.glob("seed_*_order_run_0.pkl"))
     if len(files) != 1:
@@ -140,7 +138,7 @@ def read_class_order(folder: Path) -> list[int]:
         raise UserError(f"{folder}: expected one seed_<seed>_<data set>_order_run_0.pkl, found {found}")
     try:
         with files[0].open("rb") as stream:
-            order = np.asarray(_ArrayUnpickler(stream, encoding="latin1").load())
+            order = np.asarray(ArrayUnpickler(stream, encoding="latin1").load())
     except UNREADABLE as error:
         raise UserError(f"cannot read {files[0]}: {error}. Expected a pickled array of classes") from error
     if order.ndim != 1 or order.dtype.kind not in "iu" or sorted(order.tolist()) != list(range(len(order))):
@@ -193,8 +191,6 @@ def evaluate(run: ReleasedRun, config: DictConfig) -> dict[str, Any]:
 
     trainer = make_trainer(OmegaConf.merge(config.trainer, ONE_DEVICE))  # type: ignore[arg-type]
     benchmark: ClassIncrementalBenchmark = build(config.benchmark)
-    if run.benchmark == "cifar100":
-        benchmark.mean, benchmark.std = CIFAR_SCALE
     benchmark.prepare_data()
     benchmark.setup()
     device = trainer.strategy.root_device
@@ -232,12 +228,11 @@ def _print_figures(run: ReleasedRun, figures: dict[str, Any]) -> None:
 # Weights to begin with
 
 
-def _convert(run: ReleasedRun, config: DictConfig, file: Path) -> CosineNetwork:
+def _convert(run: ReleasedRun, file: Path) -> CosineNetwork:
     """Write the network of the first task as a run writes its ``first_task.pt``, and return it."""
-    from mmcl.config.components import build
     from mmcl.engine.versions import tensors
 
-    network = first_network(run, build(config.benchmark))
+    network = first_network(run)
     write_whole(file, tensors(network.state_dict()))
     return network
 
@@ -258,21 +253,19 @@ def _print_beginning(run: ReleasedRun, config: DictConfig, overrides: Sequence[s
     console.print(f"python -m mmcl.run +method=mnemonics {' '.join(words)}", markup=False)
 
 
-def first_network(run: ReleasedRun, benchmark: ClassIncrementalBenchmark) -> CosineNetwork:
-    """Return the network of the first task, for pixels as the benchmark normalises them.
+def first_network(run: ReleasedRun) -> CosineNetwork:
+    """Return the network of the first task.
 
     Raises:
         UserError: the model cannot be read, or has other classes than the first task or a split classifier.
     """
-    from mmcl.backbones.released_mnemonics import read_released, rescaled
-    from mmcl.pixels import PixelScale
+    from mmcl.backbones.released_mnemonics import read_released
 
     file = run.models[0]
     network = _with_classes(read_released(file), run.task_sizes[0], file)
     if len(network.head.weight_old):
         raise UserError(f"{file} has a classifier of old and new classes; the first task has no old ones")
-    theirs = PixelScale(*CIFAR_SCALE) if run.benchmark == "cifar100" else benchmark.pixel_scale
-    return rescaled(network, theirs, benchmark.pixel_scale)
+    return network
 
 
 def _listed(order: Sequence[int]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +17,9 @@ from mmcl.backbones.cosine_network import CosineNetwork
 from mmcl.backbones.imagenet_resnet import imagenet_resnet
 from mmcl.backbones.pickled_modules import read_pickled
 from mmcl.backbones.projection_resnet import projection_resnet
-from mmcl.backbones.scale_shift import merged
 from mmcl.backbones.signed_features import signed_features
 from mmcl.backbones.split import SplitBackbone
 from mmcl.errors import UserError
-from mmcl.pixels import PixelScale
 
 _NETWORKS = {
     "models.modified_resnet_cifar": ("ResNet", "BasicBlock"),
@@ -78,26 +75,6 @@ def network_of(state: Mapping[str, Tensor], file: Path) -> CosineNetwork:
         for name, tensor in state.items():
             places[name].copy_(tensor)
     return network.eval()
-
-
-def rescaled(network: CosineNetwork, theirs: PixelScale, ours: PixelScale) -> CosineNetwork:
-    """Return a plain copy that sees pixels normalised by ``ours`` as the network sees those by ``theirs``.
-
-    The first convolution takes over the factor ``std_ours / std_theirs`` of a channel, the running mean behind it what
-    a shift of the mean adds to the maps. Exact but for the outermost pixels, where zeros are padded: there it is off by
-    a part of that shift, which for CIFAR-100 is 0.0005 of a standard deviation.
-    """
-    copied = merged(network)
-    trunk: Any = copied.backbone.trunk
-    mean_theirs, std_theirs, mean_ours, std_ours = (
-        torch.tensor(values, dtype=torch.float64) for scale in (theirs, ours) for values in (scale.mean, scale.std)
-    )
-    with torch.no_grad():
-        weight = trunk.conv1.weight.double()
-        shift = (weight.sum(dim=(2, 3)) * (mean_ours - mean_theirs) / std_theirs).sum(dim=1)
-        trunk.conv1.weight.copy_(weight * (std_ours / std_theirs)[:, None, None])
-        trunk.bn1.running_mean.copy_(trunk.bn1.running_mean.double() - shift)
-    return copied
 
 
 def _backbone(state: Mapping[str, Tensor], file: Path) -> SplitBackbone:

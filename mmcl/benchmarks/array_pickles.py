@@ -25,7 +25,7 @@ def read_pickle(path: Path, advice: str) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            entry = _ArrayUnpickler(file, encoding="latin1").load()
+            entry = ArrayUnpickler(file, encoding="latin1").load()
     except UNREADABLE as error:
         raise UserError(f"cannot read {path}: {error}. The file is truncated or of another kind. {advice}") from error
     if not isinstance(entry, dict):
@@ -57,10 +57,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays and plain types only."""
+class ArrayUnpickler(pickle.Unpickler):
+    """Builds NumPy arrays and plain types only, so that a foreign file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few classes and functions that arrays are made of."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
         return _ALLOWED[module, name]

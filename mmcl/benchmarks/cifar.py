@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from mmcl.benchmarks.array_pickles import ArrayUnpickler
 from mmcl.benchmarks.augmentation import Augmentation
 from mmcl.benchmarks.base import DataItem
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
@@ -181,28 +182,10 @@ class Cifar10(Cifar):
     std = (0.2023, 0.1994, 0.2010)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays and plain types only, so that a foreign file cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # the same function, wherever this NumPy keeps it
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Python 3 writes bytes this way in the old pickle protocols."""
-    return text.encode(encoding)
-
-
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            entry = _ArrayUnpickler(file, encoding="latin1").load()
+            entry = ArrayUnpickler(file, encoding="latin1").load()
     except UNREADABLE as error:
         raise UserError(
             f"cannot read {path}: {error}. The file is truncated or of another kind; replace it by a good "

@@ -93,7 +93,7 @@ class _Herd:
         rounding = float(np.finfo(np.float32).eps) * dim
         places = np.empty((count, classes), np.int64)
         for place in places:
-            np.matmul(self.rough_v, self.w.astype(np.float32)[:, :, None], out=scores)
+            self._rough_scores(scores)
             lines += self.padding
             lines.argmax(1, out=place)
             chosen = first + place
@@ -113,6 +113,10 @@ class _Herd:
         """Return how many rows of each class were met, ``(C,)``."""
         counts: Integers = self.met.sum(1)
         return counts
+
+    def _rough_scores(self, scores: Floats) -> None:
+        with np.errstate(invalid="ignore"):  # vector units may raise the flag for lanes that hold no number
+            np.matmul(self.rough_v, self.w.astype(np.float32)[:, :, None], out=scores)
 
     def _exact_place(self, label: int) -> int:
         group = self.groups[label]

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mmcl.backbones.aggregated import AggregatedNetwork
+from mmcl.backbones.aggregated import BRANCHES, AggregatedNetwork
 from mmcl.config.schema import Schedule, setting
+from mmcl.errors import UserError, nearest
 from mmcl.methods.base import schedule_of
 from mmcl.methods.class_incremental import ClassIncrementalIngredients
 from mmcl.methods.cosine_incremental import CosineConfig, CosineIncremental
@@ -38,6 +39,19 @@ class AggregationConfig:
     weight_decay: float = setting("L2 on the levels' weights; 0 is none.")
     batch_size: int = setting("Images of a step of the levels' weights.")
     per_class: int = setting("New images of the balanced set for each new class, drawn with replacement. Code: 20.")
+
+    def __post_init__(self) -> None:
+        """Refuse before the first task what would stop the second."""
+        for key, word in (("stable", self.stable), ("plastic", self.plastic)):
+            if word not in BRANCHES:
+                expected = f"expected one of {', '.join(BRANCHES)}.{nearest(word, BRANCHES)}"
+                raise UserError(f"method.aggregation.{key}={word}: {expected}")
+        if min(self.lr, self.momentum, self.weight_decay, self.per_class) < 0 or self.batch_size < 1:
+            raise UserError(
+                f"method.aggregation: lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, "
+                f"per_class={self.per_class}, batch_size={self.batch_size}: expected at least 0, and at least 1 image "
+                "of a step"
+            )
 
 
 @dataclass
@@ -96,7 +110,7 @@ class Aanets(CosineIncremental):
         return is_representation and isinstance(self.network, AggregatedNetwork)
 
     def _train_shares(self, optimizer: Optimizer) -> None:
-        """Step along the cross-entropy of the mixed logits; every process computes the same steps."""
+        """Step along the cross-entropy of the mixed logits; every process takes the same steps."""
         assert self._task is not None
         task, draw = self._task, (self.ingredients.seed, self._task.index, "aggregation", self.current_epoch)
         batches = task.augmented_batches(self.balanced_set(task), self.config.aggregation.batch_size, draw, self.device)
@@ -104,7 +118,9 @@ class Aanets(CosineIncremental):
         shares = self.network.shares.requires_grad_(True)
         with self.trainer.precision_plugin.forward_context():
             for batch in batches:
-                shares.grad = share_gradient(self.network, batch.images, batch.labels)
+                gradient = share_gradient(self.network, batch.images, batch.labels)
+                # The statistics of batch norms differ between processes until the stage ends.
+                shares.grad = self.trainer.strategy.reduce(gradient, reduce_op="mean")  # type: ignore[assignment]
                 optimizer.step()
         shares.requires_grad_(False)
         shares.grad = None

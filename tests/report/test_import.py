@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-MODULES = ("tables", "store", "comparison", "memory_sweep", "console", "figures", "page", "reproduce")
+MODULES = (
+    "tables",
+    "store",
+    "comparison",
+    "memory_sweep",
+    "console",
+    "figures",
+    "page",
+    "reproduce",
+    "exemplars",
+    "exemplar_figures",
+)
 
 
 @pytest.mark.parametrize("heavy", ["torch", "lightning", "hydra"])

@@ -16,7 +16,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from mmcl.config.schema import ExemplarSchedule
-from mmcl.errors import UserError
+from mmcl.errors import DivergedError, UserError
 from mmcl.memory.class_rows import class_rows
 from mmcl.memory.nearest_mean import TwoViewNearestMean
 from mmcl.memory.row_store import RowStore
@@ -32,6 +32,7 @@ from mmcl.randomness import permutation
 
 EXEMPLARS, ADJUSTING = "exemplars", "adjusting"
 HALF_PRECISION = "16-mixed"
+IMAGES_AT_ONCE = 128
 
 
 class Mnemonics(Aanets):
@@ -75,7 +76,8 @@ class Mnemonics(Aanets):
         if config.mode == "off":
             return [*first, *rest]
         learning = [Stage(EXEMPLARS, self._queries(task), config.learning)]
-        if task.known and config.adjusting.rounds and config.mode in UNROLLED:
+        halved = self.per_class(task.seen) > 1  # one exemplar of a class leaves nothing to judge by
+        if task.known and config.adjusting.rounds and config.mode in UNROLLED and halved:
             learning.append(self._adjusting_stage(task))
         return [*first, *learning, *rest]
 
@@ -97,6 +99,7 @@ class Mnemonics(Aanets):
             super().end_stage(stage, task)
             return
         assert self.exemplars is not None
+        self._check_visible(stage, task)
         pixels = stored(self.exemplars, task.pixel_scale, self.config.exemplars.storage)
         images: Images = FloatPixels(pixels) if pixels.is_floating_point() else pixels
         learned = Samples(images, self._labels, self._sources)
@@ -145,6 +148,20 @@ class Mnemonics(Aanets):
         self.freeze_network()
         self.exemplars = nn.Parameter(torch.cat(images).contiguous())
         self._labels, self._sources = samples.labels.to(self.device), samples.sources.to(self.device)
+
+    @torch.no_grad()
+    def _check_visible(self, stage: Stage, task: ClassTask) -> None:
+        """Refuse pixels so large that their features have no length: losses on them may still be finite."""
+        assert self.exemplars is not None
+        assert isinstance(stage.schedule, ExemplarSchedule)
+        parts = torch.split(self.exemplars.detach(), IMAGES_AT_ONCE)
+        if not all(bool(self.network(part).features.float().norm(dim=1).isfinite().all()) for part in parts):
+            key = "learning" if stage.name == EXEMPLARS else "adjusting"
+            raise DivergedError(
+                f"the learned pixels are too large for the network in task {task.index}, stage {stage.name}. The last "
+                "good state is kept. Try a smaller learning rate, such as "
+                f"method.exemplars.{key}.lr={stage.schedule.lr / 10:g}"
+            )
 
     def _means_of_old(self, task: ClassTask) -> Tensor:
         """Return the old classes' means under the network as it is now, ``(known, D)``."""

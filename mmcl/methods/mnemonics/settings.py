@@ -75,8 +75,11 @@ class ExemplarsConfig:
                 "without an inner step the exemplars get no gradient. Expected at least 1, above 0 and at least 1; to "
                 "leave pixels alone type method.exemplars.mode=off"
             )
-        if self.adjusting.rounds < 0 or self.adjusting.decay_rounds < 1:
-            raise UserError("method.exemplars.adjusting: expected rounds of at least 0 and decay_rounds of at least 1")
+        if self.adjusting.rounds < 0 or self.adjusting.decay_rounds < 1 or self.adjusting.lr <= 0:
+            raise UserError(
+                f"method.exemplars.adjusting: rounds={self.adjusting.rounds}, decay_rounds="
+                f"{self.adjusting.decay_rounds}, lr={self.adjusting.lr}: expected at least 0, at least 1 and above 0"
+            )
         for key, number in (("queries_per_class", self.queries_per_class), ("per_step", self.per_step)):
             if number is not None and number < 1:
                 raise UserError(f"method.exemplars.{key}={number}: expected at least 1, or null for all")
