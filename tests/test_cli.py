@@ -57,7 +57,7 @@ def test_an_unknown_name_is_answered_by_the_nearest(capsys: pytest.CaptureFixtur
 
 def test_check_accepts_experiments_tables_and_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ok" in output(capsys, "check", "memo/student_resnet14_2495")
-    assert output(capsys, "check", "quick").count("ok") == 40
+    assert output(capsys, "check", "quick").count("ok") == 47
     assert "ok" in output(capsys, "check", "method=memo", "seed=1")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ TRAIN = transforms.Compose(
 )
 TEST = transforms.Compose([transforms.ToPILImage(), *TO_TENSOR])
 TUNED_CLASSES, EPOCHS, TUNING_RATE, TUNING_BATCH = 12, 50, 0.1, 128
-HERDS, HERDED, FEATURES = 20, 40, 1000
+HERDS, HERDED, FEATURES = 20, 40, 500
 EXEMPLARS, QUERIES = 4, 64
 
 
@@ -67,7 +67,7 @@ class Scene:
             "trainer=cpu",
             "method.second_view=channel_reverse",
         ]
-        self.method: Any = build_method(compose_run(["+method=mnemonics", *settings]), benchmark)
+        self.method = cast(Any, build_method(compose_run(["+method=mnemonics", *settings]), benchmark))
         self.task: ClassTask = benchmark.task(task)
         for index in range(task + 1):
             self.before = copy.deepcopy(self.method.network)
@@ -136,7 +136,7 @@ class Side(ABC):
     def works(self) -> dict[str, Work]:
         """Return the works by name."""
 
-    def complete(self, timed: dict[str, tuple[float, Callable[[], object]]]) -> dict[str, Work]:
+    def complete(self, timed: Mapping[str, tuple[float, Callable[[], object]]]) -> dict[str, Work]:
         """Return all works, from those whose turns differ between the sides: units, and what is timed."""
         first_class = self.scene.kept.select(self.scene.kept.labels == 0)
         train = self.scene.task.train

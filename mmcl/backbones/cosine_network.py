@@ -38,6 +38,7 @@ class CosineNetwork(nn.Module):
     def transfer_weights(self) -> None:
         """Freeze the convolutions of the backbone and let scales and shifts train in their place, from now on."""
         scale_and_shift(self.backbone)
+        self._evaluate = FoldedEvaluation()  # the fused views so far hold the plain convolutions, without scales
 
     def forward(self, images: Tensor) -> CosineOutput:
         """Classify images ``(N, 3, H, W)``."""

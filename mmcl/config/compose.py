@@ -19,6 +19,9 @@ from mmcl.errors import UserError, nearest
 # The choice before a method is chosen: recipes depend on its name, and in a sweep Hydra first composes without it.
 ConfigStore.instance().store(group="method", name="none", node={})
 
+# Not every method and benchmark has one of these, and so Hydra passes over a name that nothing has.
+OPTIONAL_GROUPS = ("preset", "recipe")
+
 
 def compose_run(arguments: list[str]) -> DictConfig:
     """Return the checked configuration that ``python -m mmcl.run`` with these arguments would run.
@@ -36,6 +39,7 @@ def compose_unchecked(arguments: list[str]) -> DictConfig:
         UserError: an unknown option of a group.
     """
     overrides = [argument for argument in normalise(arguments) if not argument.startswith("-")]
+    _require_options(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3", job_name="mmcl"):
         try:
@@ -68,9 +72,19 @@ def _job(overrides: list[str], count: int) -> DictConfig:
 def _as_user_error(error: Exception) -> UserError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).partition("/")
-        known = options(group)
-        return UserError(f"unknown {group} '{name}'.{nearest(name, known)}\n{group}: {', '.join(known)}")
+        return _unknown(group, name)
     if isinstance(error, OverrideParseException):
         return UserError(f"cannot read {error.override.lstrip('+')}: {error}")
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     return UserError(f"{error}" if cause is error else f"{error}\n{cause}")
+
+
+def _require_options(overrides: list[str]) -> None:
+    for group, _, name in (override.partition("=") for override in overrides):
+        if group in OPTIONAL_GROUPS and name not in options(group):
+            raise _unknown(group, name)
+
+
+def _unknown(group: str, name: str) -> UserError:
+    known = options(group)
+    return UserError(f"unknown {group} '{name}'.{nearest(name, known)}\n{group}: {', '.join(known)}")

@@ -86,26 +86,29 @@ class _Herd:
     def steps(self, count: int) -> Integers:
         """Take steps in all classes; return the places that they lead to, ``(count, C)``."""
         classes, longest, dim = self.rough_v.shape
-        rows, scale = self.rows.reshape(-1), self.scale.reshape(-1)
+        rows, scale = self.rows.reshape(-1), self.scale.reshape(-1, 1)
         first = np.arange(0, classes * longest, longest)
         scores = np.empty((classes, longest, 1), np.float32)
         lines, flat = scores[:, :, 0], scores.reshape(-1)
+        is_padded = bool(self.padding.any())
         rounding = float(np.finfo(np.float32).eps) * dim
         places = np.empty((count, classes), np.int64)
         for place in places:
             self._rough_scores(scores)
-            lines += self.padding
+            if is_padded:
+                lines += self.padding
             lines.argmax(1, out=place)
             chosen = first + place
-            lead = flat[chosen]
+            lead = flat.take(chosen)
             flat[chosen] = -np.inf
             lead -= lines.max(1)
-            doubtful = lead <= rounding * math.sqrt(np.vdot(self.w, self.w))
-            for label in doubtful.nonzero()[0]:
-                place[label] = self._exact_place(label)
-                chosen[label] = first[label] + place[label]
+            doubt = rounding * math.sqrt(np.vdot(self.w, self.w))
+            if lead.min() <= doubt:
+                for label in (lead <= doubt).nonzero()[0].tolist():
+                    place[label] = self._exact_place(label)
+                    chosen[label] = first[label] + place[label]
             self.w += self.mu
-            self.w -= self.vectors.take(rows[chosen], axis=0) * scale[chosen, None]
+            self.w -= self.vectors.take(rows.take(chosen), axis=0) * scale.take(chosen, axis=0)
         self.met[np.arange(classes), places] = True
         return places
 

@@ -6,7 +6,6 @@ code builds on that of Hou et al., "Learning a Unified Classifier Incrementally 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -133,10 +132,9 @@ class CosineIncremental(ReplayMethod):
 
     def changed_network(self) -> nn.Module:
         """Return what the later tasks train, from the network of the first task."""
-        network: CosineNetwork = self.network
         if self.config.weight_transfer:
-            network = copy.deepcopy(network)  # fused views of the old one hold plain convolutions, without scales
-            network.transfer_weights()
+            self.network.transfer_weights()
+        network: nn.Module = self.network
         return network
 
     def begin_task(self, task: ClassTask) -> None:

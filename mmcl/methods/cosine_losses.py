@@ -43,6 +43,11 @@ class SoftTargetsConfig:
     temperature: float = setting("Softening of old and new logits; 1 compares plain probabilities. Paper: 2.")
     beta: float = setting("Weight beside temperature squared; 0 is no distillation. Released code: 0.25.")
 
+    def __post_init__(self) -> None:
+        """Refuse a temperature that nothing can be divided by."""
+        if self.temperature <= 0:
+            raise UserError(f"method.soft_targets.temperature={self.temperature}: expected more than 0, such as 2")
+
 
 def less_forget_weight(lambda_base: float, known: int, new: int) -> float:
     """Return ``lambda_base * sqrt(known / new)`` (LUCIR, section 3.2): more old classes per new one, more constraint.
