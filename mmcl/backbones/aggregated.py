@@ -87,7 +87,7 @@ class AggregatedNetwork(nn.Module):
         maps = images.contiguous(memory_format=torch.channels_last)
         for (stable, plastic), share in zip(self._levels, self.shares, strict=True):
             of_plastic, of_stable = self._evaluate(plastic, maps), self._evaluate(stable, maps)
-            maps = torch.lerp(of_plastic, of_stable, share.to(of_plastic.dtype))
+            maps = torch.lerp(of_plastic.float(), of_stable.float(), share)  # half precision would round shares away
         scores = self.head(maps)
         return CosineOutput(self.head.sigma * scores, scores, maps)
 

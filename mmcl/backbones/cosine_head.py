@@ -85,8 +85,8 @@ def imprinted_rows(weight_old: Tensor, features: Tensor, labels: Tensor, classes
     if not bool(counts.all()):
         missing = [classes[row] for row in (counts == 0).nonzero().flatten().tolist()]
         raise ValueError(f"no image to imprint the rows of classes {missing}")
-    sums = features.new_zeros(len(classes), features.shape[1])
-    sums.index_add_(0, labels - classes.start, unit_rows(features))
+    members = F.one_hot(labels - classes.start, len(classes)).to(features)
+    sums = members.T @ unit_rows(features)  # index_add_ would sum in any order on a GPU
     directions = unit_rows(sums / counts[:, None])
     length: Tensor = weight_old.norm(dim=1).mean()
     return length * directions.to(weight_old)

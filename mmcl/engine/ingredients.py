@@ -169,7 +169,7 @@ def _quota(
     )
     blocks = BlockParameters(plain, trunk, branch)
     memory: MemoryConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MemoryConfig), config.memory))  # type: ignore[assignment]
-    own = counted_parameters(method_class.growth, blocks, task_count)
+    own = counted_parameters(method_class.growth_of(config.method), blocks, task_count)
     if memory.align_to is None:
         return Quota(memory, image_bytes, own)
     return Quota(memory, image_bytes, own, counted_parameters(_growth_of(memory.align_to), blocks, task_count))
@@ -181,7 +181,7 @@ def _growth_of(name: str) -> str:
         node = OmegaConf.load(shipped_folder("conf") / "method" / f"{method}.yaml")
         target = OmegaConf.select(node, "_target_")
         if target is not None and issubclass(locate(target), ClassIncremental):
-            known[method] = locate(target).growth
+            known[method] = locate(target).growth_of(node)
     if name not in known:
         raise UserError(f"memory.align_to={name}: no such method.{nearest(name, known)} Methods: {', '.join(known)}")
     growth: str = known[name]

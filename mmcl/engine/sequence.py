@@ -121,6 +121,7 @@ class Sequence:
                 metrics=self.metrics,
                 progress=self.progress,
             )
+            same_memory(method)
             state.stages_done = number + 1
             self._save()
             if self.writes:

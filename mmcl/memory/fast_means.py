@@ -43,7 +43,7 @@ def fast_classifier(
         V float32 ``(C, D)``, rows of any norm.
     """
     rows = F.normalize(features.float(), eps=1e-12)
-    targets = F.one_hot(labels, len(means)).to(rows.dtype)
+    targets = F.one_hot(labels.to(rows.device), len(means)).to(rows)
     trained = means.to(rows, copy=True)
     present = (means != 0).any(1, keepdim=True).to(rows)
     for order in orders:

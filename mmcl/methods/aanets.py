@@ -17,7 +17,7 @@ from torch.optim import SGD, Optimizer
 
 from mmcl.backbones.aggregated import BRANCHES, AggregatedNetwork
 from mmcl.config.schema import Schedule, setting
-from mmcl.errors import UserError, nearest
+from mmcl.errors import DivergedError, UserError, nearest
 from mmcl.methods.base import schedule_of
 from mmcl.methods.class_incremental import ClassIncrementalIngredients
 from mmcl.methods.cosine_incremental import CosineConfig, CosineIncremental
@@ -101,7 +101,8 @@ class Aanets(CosineIncremental):
     def on_train_epoch_end(self) -> None:
         """Train the levels' weights for one pass over the balanced set, then advance the learning rates."""
         if self._trains_shares():
-            of_shares: Any = self.optimizers()
+            # Not Lightning's wrapper: it would divide by a loss scale that these gradients never had.
+            of_shares: Any = self.optimizers(use_pl_optimizer=False)
             self._train_shares(of_shares[1])
         super().on_train_epoch_end()
 
@@ -125,6 +126,11 @@ class Aanets(CosineIncremental):
         shares.requires_grad_(False)
         shares.grad = None
         self.train()
+        if not bool(shares.isfinite().all()):
+            raise DivergedError(
+                f"the weights of the branches are not finite in task {task.index}. The last good state is kept. Try "
+                f"method.aggregation.lr={self.config.aggregation.lr / 10:g}"
+            )
 
     def balanced_set(self, task: ClassTask) -> Samples:
         """Return new images drawn with replacement, not class by class, followed by the memory of the old classes."""

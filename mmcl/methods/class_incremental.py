@@ -84,6 +84,11 @@ class ClassIncremental(Method[ClassTask]):
         self.known = 0
         self.network = self.make_network()
 
+    @classmethod
+    def growth_of(cls, config: Any) -> str:
+        """Return how the papers' accounting counts the backbone under a configuration of the method."""
+        return cls.growth
+
     def make_network(self) -> nn.Module:
         """Build the network before the first task."""
         return PlainNetwork(self.ingredients.make_backbone())

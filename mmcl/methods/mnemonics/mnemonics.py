@@ -22,6 +22,7 @@ from mmcl.memory.nearest_mean import TwoViewNearestMean
 from mmcl.memory.row_store import RowStore
 from mmcl.methods.aanets import Aanets
 from mmcl.methods.class_incremental import ClassIncrementalIngredients
+from mmcl.methods.cosine_incremental import BALANCED
 from mmcl.methods.mnemonics.adjusting import half_step_loss, halves
 from mmcl.methods.mnemonics.bilevel import BilevelLoss, UnrolledClassifier, UnrolledNetwork
 from mmcl.methods.mnemonics.prototype_level import PrototypeLevel
@@ -53,6 +54,7 @@ class Mnemonics(Aanets):
             self.precisions = tuple(name for name in self.precisions if name != HALF_PRECISION)
         self.exemplar_mode = config.exemplars.mode
         self._check_image_counts()
+        self._check_bytes()
         self.candidates = RowStore()
         self.exemplars: nn.Parameter | None
         self.register_parameter("exemplars", None)
@@ -60,6 +62,11 @@ class Mnemonics(Aanets):
         self._sources = torch.empty(0, dtype=torch.int64)
         self._old_means: Tensor | None = None
         self._step = 0
+
+    @classmethod
+    def growth_of(cls, config: Any) -> str:
+        """Return ``aanets`` with two branches, ``single`` otherwise."""
+        return cls.growth if config.network == "aanets" else "single"
 
     def changed_network(self) -> nn.Module:
         """Return two branches, or the one network with or without weight transfer."""
@@ -76,7 +83,7 @@ class Mnemonics(Aanets):
         if config.mode == "off":
             return [*first, *rest]
         learning = [Stage(EXEMPLARS, self._queries(task), config.learning)]
-        halved = self.per_class(task.seen) > 1  # one exemplar of a class leaves nothing to judge by
+        halved = bool((self.memory.counts(task.known) > 1).any())  # one exemplar of a class leaves nothing to judge by
         if task.known and config.adjusting.rounds and config.mode in UNROLLED and halved:
             learning.append(self._adjusting_stage(task))
         return [*first, *learning, *rest]
@@ -96,13 +103,16 @@ class Mnemonics(Aanets):
     def end_stage(self, stage: Stage, task: ClassTask) -> None:
         """Commit learned exemplars to the memory."""
         if stage.name not in (EXEMPLARS, ADJUSTING):
-            super().end_stage(stage, task)
+            # With learning, begin_stage selects: queries may be the memory that the representation was trained with.
+            if stage.name == BALANCED or self.config.exemplars.mode == "off":
+                super().end_stage(stage, task)
             return
         assert self.exemplars is not None
         self._check_visible(stage, task)
-        pixels = stored(self.exemplars, task.pixel_scale, self.config.exemplars.storage)
+        # The memory lies beside the data set, on the CPU.
+        pixels = stored(self.exemplars, task.pixel_scale, self.config.exemplars.storage).cpu()
         images: Images = FloatPixels(pixels) if pixels.is_floating_point() else pixels
-        learned = Samples(images, self._labels, self._sources)
+        learned = Samples(images, self._labels.cpu(), self._sources.cpu())
         labels = range(task.known, task.seen) if stage.name == EXEMPLARS else range(task.known)
         self.memory.remove_classes(labels)
         self.memory.append(learned)
@@ -241,6 +251,15 @@ class Mnemonics(Aanets):
             draw = (self.ingredients.seed, *parts, int(labels[rows[0]]))
             chosen.append(rows[permutation(len(rows), *draw)[:count]])
         return torch.cat(chosen)
+
+    def _check_bytes(self) -> None:
+        """Refuse a budget of bytes that unrounded pixels would exceed four times."""
+        exemplars, budget = self.config.exemplars, self.ingredients.quota
+        if exemplars.mode != "off" and exemplars.storage == "float" and budget and budget.config.bytes is not None:
+            raise UserError(
+                "method.exemplars.storage=float keeps four bytes where memory.bytes counts one. Type "
+                "method.exemplars.storage=uint8_round, or memory.bytes=null memory.per_class=20"
+            )
 
     def _check_image_counts(self) -> None:
         """Refuse more exemplars than a class has images, before anything is trained."""

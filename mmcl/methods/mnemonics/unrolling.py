@@ -134,7 +134,8 @@ class InnerProblem(NamedTuple):
         fixed = {name: tensor.detach().clone() for name, tensor in self.network.named_buffers()}
         fixed |= {name: tensor.detach() for name, tensor in self.network.named_parameters()}
         moved = dict(zip(self.names, parameters, strict=True))
-        logits: Tensor = functional_call(self.network, fixed | moved, (images,)).logits
+        with torch.compiler.set_stance("force_eager"):  # compiled graphs have no gradient of a gradient
+            logits: Tensor = functional_call(self.network, fixed | moved, (images,)).logits
         return F.cross_entropy(logits, labels)
 
     def descended(self, parameters: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:

@@ -177,16 +177,18 @@ def test_old_prototypes_are_those_of_the_network_before_pixels_change() -> None:
     ("overrides", "counts"),
     [
         ([], [0, 0, 12, 12]),
-        (["method.exemplars.queries=new_and_memory"], [4, 4, 12, 12]),
+        (["method.exemplars.queries=new_and_memory"], [8, 8, 12, 12]),
         (["method.exemplars.queries_per_class=3"], [0, 0, 3, 3]),
-        (["method.exemplars.queries_per_class=3", "method.exemplars.queries=new_and_memory"], [4, 4, 3, 3]),
+        (["method.exemplars.queries_per_class=3", "method.exemplars.queries=new_and_memory"], [8, 8, 3, 3]),
     ],
 )
 def test_queries_are_those_asked_for(overrides: list[str], counts: list[int]) -> None:
-    method, task, stage = _at_stage("exemplars", *overrides)
+    """With the memory that the representation was trained with: it is cut to make room after they are asked for."""
+    method, _, stage = _at_stage("exemplars", "memory.select=random", *overrides)
     assert torch.bincount(stage.samples.labels, minlength=4).tolist() == counts
-    again = method.stages(task)[1].samples
-    assert torch.equal(stage.samples.sources, again.sources)
+    assert torch.bincount(method.memory.samples().labels).tolist() == [4, 4]
+    again = _at_stage("exemplars", "memory.select=random", *overrides)[2]
+    assert torch.equal(stage.samples.sources, again.samples.sources)
 
 
 def test_some_exemplars_of_each_class_take_part_in_a_step() -> None:
@@ -230,6 +232,7 @@ def test_old_classes_keep_their_first_exemplars_and_their_learned_pixels() -> No
     method, task, stage = _at_stage("representation", "memory.size=20", "memory.select=random")
     before = method.memory.samples()
     method.end_stage(stage, task)
+    method.select(task)
     after = method.memory.samples()
     assert torch.bincount(before.labels).tolist() == [10, 10]
     assert torch.bincount(after.labels).tolist() == [5, 5]
