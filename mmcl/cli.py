@@ -21,7 +21,7 @@ from mmcl.exemplars_command import add_exemplars_command
 from mmcl.memory_command import add_memory_command
 from mmcl.released_command import add_released_command
 
-KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "preset", "recipe")} | {"tables": "table"}
+KINDS = {f"{group}s": group for group in GROUPS if group not in ("memory", "recipe")} | {"tables": "table"}
 console = Console(highlight=False, soft_wrap=True)
 
 

@@ -52,7 +52,9 @@ def _list(name: str, overrides: Sequence[str], out: Path | None) -> None:
 
     benchmark = _benchmark(name, overrides)
     if not isinstance(benchmark, FilesBenchmark):
-        raise UserError(f"{name} has no images in files of its own. A list is for imagenet100 and its like")
+        raise UserError(
+            f"{name} has no images in files of its own. A list is for imagenet100, imagenet1000 and imagefolder"
+        )
     folder = None if out is None else out.expanduser()
     existing = [folder / f"{split}.txt" for split in ("train", "val")] if folder else []
     if found := [str(path) for path in existing if path.exists()]:

@@ -135,7 +135,9 @@ def read_class_order(folder: Path) -> list[int]:
     files = sorted(folder.glob("seed_*_order_run_0.pkl"))
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
-        raise UserError(f"{folder}: expected one seed_<seed>_<data set>_order_run_0.pkl, found {found}")
+        raise UserError(
+            f"{folder}: expected one seed_<seed>_<data set>_order_run_0.pkl, found {found}. Unpack the archive again"
+        )
     try:
         with files[0].open("rb") as stream:
             order = np.asarray(ArrayUnpickler(stream, encoding="latin1").load())

@@ -127,10 +127,10 @@ class ExemplarSchedule(Passes):
         if self.optimizer not in EXEMPLAR_OPTIMIZERS:
             known = " or ".join(EXEMPLAR_OPTIMIZERS)
             hint = nearest(self.optimizer, EXEMPLAR_OPTIMIZERS)
-            raise UserError(f"optimizer={self.optimizer}: expected {known}.{hint}")
+            raise UserError(f"method.exemplars.learning.optimizer={self.optimizer}: expected {known}.{hint}")
         if self.lr <= 0 or not 0 <= self.momentum < 1 or self.weight_decay < 0 or self.decay_epochs < 1:
             raise UserError(
-                f"lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, "
+                f"method.exemplars.learning: lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, "
                 f"decay_epochs={self.decay_epochs}: expected more than 0, from 0 to below 1, at least 0 and at least 1"
             )
 

@@ -124,9 +124,13 @@ def _require_one_budget(config: MemoryConfig) -> None:
     given = {f"memory.{name}": value for name, value in budgets.items() if value is not None}
     if len(given) != 1:
         found = " and ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
+        choices = [
+            " ".join(f"{other}={value if other == name else 'null'}" for other in given)
+            for name, value in given.items()
+        ]
         raise UserError(
             f"expected exactly one of memory.size, memory.per_class and memory.bytes, found {found}. "
-            "Set the others to null, such as memory.size=null memory.per_class=20."
+            f"Type {' or '.join(choices) or 'memory.size=2000'}"
         )
     for name, value in given.items():
         if value <= 0:

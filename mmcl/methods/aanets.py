@@ -20,7 +20,7 @@ from mmcl.config.schema import Schedule, setting
 from mmcl.errors import DivergedError, UserError, nearest
 from mmcl.methods.base import schedule_of
 from mmcl.methods.class_incremental import ClassIncrementalIngredients
-from mmcl.methods.cosine_incremental import CosineConfig, CosineIncremental
+from mmcl.methods.cosine_incremental import TERMS, CosineConfig, CosineIncremental
 from mmcl.methods.cosine_losses import LessForgetConfig, SoftTargetsConfig
 from mmcl.protocol import ClassTask, Samples, Stage
 from mmcl.randomness import generator
@@ -62,6 +62,13 @@ class AanetsConfig(CosineConfig):
     less_forget: LessForgetConfig = setting("Terms of base=lucir.")
     soft_targets: SoftTargetsConfig = setting("Terms of base=distillation.")
     aggregation: AggregationConfig = setting("Branches, and how their weights are trained.")
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown base."""
+        super().__post_init__()
+        if self.base not in TERMS:
+            known = ", ".join(TERMS)
+            raise UserError(f"method.base={self.base}: expected one of {known}.{nearest(self.base, TERMS)}")
 
 
 class Aanets(CosineIncremental):

@@ -1,1 +1,1 @@
-"""Mnemonics Training: exemplars whose pixels are learnt (Liu, Su, Liu, Schiele, Sun, CVPR 2020)."""
+"""Mnemonics Training: exemplars whose pixels are learned (Liu, Su, Liu, Schiele, Sun, CVPR 2020)."""

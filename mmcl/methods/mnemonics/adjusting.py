@@ -1,4 +1,4 @@
-"""Old exemplars learnt again: two halves of each class's, each trained on to classify the other (Mnemonics, CVPR 2020).
+"""Old exemplars learned again: two halves of each class, each trained on to classify the other (Mnemonics, CVPR 2020).
 
 No other images of old classes are left to judge by. Code for it was never released.
 """
@@ -51,16 +51,16 @@ def half_step_loss(level: BilevelLoss, exemplars: Tensor, labels: Tensor, split:
     """Return the loss of one half for a model that is trained on the other.
 
     A round is a step along this loss for a split and, with the exemplars that it has moved, one for
-    ``split.swapped()``. A plain gradient step moves only the half that is learnt: the gradient of the rest is zero.
+    ``split.swapped()``. A plain gradient step moves only the half that is learned: the gradient of the rest is zero.
 
     Args:
         level: the inner problem and its outer loss.
         exemplars: normalised, float32 ``(R, 3, H, W)``.
         labels: int64 ``(R,)``.
-        split: ``first`` is learnt, ``second`` judges.
+        split: ``first`` is learned, ``second`` judges.
 
     Returns:
         The loss ``()``, differentiable to the rows ``first`` of ``exemplars``.
     """
-    learnt, judging = split
-    return level(exemplars[learnt], labels[learnt], exemplars[judging].detach(), labels[judging])
+    learned, judging = split
+    return level(exemplars[learned], labels[learned], exemplars[judging].detach(), labels[judging])

@@ -1,4 +1,4 @@
-"""Exemplars learnt through a nearest-mean classifier: the one-level form of Mnemonics' released code.
+"""Exemplars learned through a nearest-mean classifier: the one-level form of Mnemonics' released code.
 
 Liu, Su, Liu, Schiele, Sun, "Mnemonics Training: Multi-Class Incremental Learning without Forgetting", CVPR 2020. The
 network stands still; the mean features of the exemplars classify a batch, and its loss moves their pixels.

@@ -1,4 +1,4 @@
-"""How learnt exemplars are kept: as they are, or as bytes like any other image (Mnemonics, CVPR 2020)."""
+"""How learned exemplars are kept: as they are, or as bytes like any other image (Mnemonics, CVPR 2020)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exemplars learnt through the training on them: gradients of a loss after gradient steps, to the pixels.
+"""Exemplars learned through the training on them: gradients of a loss after gradient steps, to the pixels.
 
 Liu, Su, Liu, Schiele, Sun, "Mnemonics Training: Multi-Class Incremental Learning without Forgetting", CVPR 2020, its
 exemplar-level problem. A model is trained on the exemplars alone, then judged on other images; what it loses there is
