@@ -35,7 +35,6 @@ def record(shown: int = 3, others: int = 2, shift: float = 0.0, **changes: Any) 
     rows = torch.cat([PER_CLASS * label + torch.arange(KEPT) for label in range(shown)])
     made = ExemplarRecord(
         mode="nme",
-        class_names=tuple("abcdefgh"[: shown + others]),
         images_before=before,
         images_after=before + 2,
         labels=kept,
@@ -52,8 +51,10 @@ def record(shown: int = 3, others: int = 2, shift: float = 0.0, **changes: Any) 
     return replace(made, **changes)
 
 
-def put(folder: Path, made: ExemplarRecord, task: int = 0) -> Path:
-    """Write a record as the engine does; return its path."""
+def put(folder: Path, made: ExemplarRecord, task: int = 0, class_names: list[str] | None = None) -> Path:
+    """Write a record as the engine does, of classes a, b, c, ... unless they are named; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_exemplar_record(made, SimpleNamespace(index=task), folder)  # type: ignore[arg-type]
+    seen = int(made.labels.max()) + 1 + len(made.class_means)
+    names = class_names or [chr(ord("a") + label) for label in range(seen)]
+    write_exemplar_record(made, names, SimpleNamespace(index=task), folder)  # type: ignore[arg-type]
     return folder / f"exemplars_{task:03d}.npz"
