@@ -20,18 +20,9 @@ from mmcl.benchmarks.order import InOrder, StepOrder
 from mmcl.benchmarks.resident import BlockBatches, BlockLoader, Recipe, ResidentSamples, StepBlock
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
+from mmcl.images import FileImages, FloatPixels, Images, MixedImages
 from mmcl.pixels import PixelScale
-from mmcl.protocol import (
-    Batch,
-    ClassTask,
-    FileImages,
-    FloatPixels,
-    ImageFeatures,
-    Images,
-    MixedImages,
-    Samples,
-    Task,
-)
+from mmcl.protocol import Batch, ClassTask, ImageFeatures, Samples, Task
 
 
 @dataclass

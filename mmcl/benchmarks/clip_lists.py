@@ -15,7 +15,8 @@ from mmcl.benchmarks.base import DataItem
 from mmcl.benchmarks.listing import class_folders, list_folders
 from mmcl.benchmarks.prompts import read_json
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 SPLITS = ("train", "val", "test")
 VALIDATION_EVERY = 50

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmcl.benchmarks.clip_lists import Listed
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 PARTIAL = "type benchmark.partial=true to use the images and classes that are there"
 

@@ -37,7 +37,8 @@ from mmcl.benchmarks.memory_texts import (
 )
 from mmcl.config.schema import setting
 from mmcl.errors import MissingFileError, UserError, nearest
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 CLASS_SPLITS = ("auto", "folders", "seeded", "last")
 TEXTS = ("captions", "descriptions", "wiki")

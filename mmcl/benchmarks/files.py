@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from mmcl import randomness
 from mmcl.benchmarks.order import Order, Step
 from mmcl.errors import UserError
+from mmcl.images import FloatPixels, Images, ImagesOfOneKind, MixedImages
 from mmcl.pixels import PixelScale
-from mmcl.protocol import Batch, FloatPixels, Images, ImagesOfOneKind, MixedImages, Samples
+from mmcl.protocol import Batch, Samples
 
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError)
 Transform = Callable[[Image.Image | Tensor], Tensor]

@@ -23,7 +23,8 @@ from mmcl.benchmarks.listing import (
 from mmcl.benchmarks.transforms import BILINEAR, check_sizes, crop_transforms
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 TEST_SPLITS = ("val", "test")
 LARGEST_IN_MEMORY = 64

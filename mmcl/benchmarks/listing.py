@@ -10,7 +10,8 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -20,7 +20,8 @@ from mmcl.benchmarks.memory_splits import list_web_folders
 from mmcl.benchmarks.memory_texts import Words, check_memory_prompts, check_templates
 from mmcl.config.schema import setting
 from mmcl.errors import MissingFileError, UserError, nearest
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 log = logging.getLogger(__name__)
 

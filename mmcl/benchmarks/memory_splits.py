@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmcl.benchmarks.prompts import read_json
 from mmcl.errors import MissingFileError, UserError, nearest
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 from mmcl.randomness import generator, permutation
 
 HELD_OUT_EVERY = 4

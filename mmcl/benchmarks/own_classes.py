@@ -11,7 +11,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mmcl.benchmarks.prompts import read_json, spoken
 from mmcl.errors import MissingFileError, UserError, nearest
-from mmcl.protocol import FileImages, Samples, Sentences
+from mmcl.images import FileImages
+from mmcl.protocol import Samples, Sentences
 from mmcl.texts.wiki import article_text, parse_sections, split_sentences
 
 TEXT_FORM = (

@@ -19,8 +19,9 @@ from mmcl.benchmarks.augmentation import (
     augment_exact,
 )
 from mmcl.benchmarks.order import Order
+from mmcl.images import FileImages, FloatPixels, ImagesOfOneKind, MixedImages
 from mmcl.pixels import normalise_
-from mmcl.protocol import Batch, FileImages, FloatPixels, ImagesOfOneKind, MixedImages, Samples
+from mmcl.protocol import Batch, Samples
 
 
 class StepBlock(NamedTuple):

@@ -20,7 +20,8 @@ from mmcl.benchmarks.listing import listed_class_names
 from mmcl.benchmarks.transforms import BICUBIC, check_sizes, crop_transforms, shift_transforms
 from mmcl.config.schema import setting
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 
 @dataclass

@@ -25,7 +25,8 @@ from mmcl.features.cache import FeatureCache, PartWriter, Stored, Wanted
 from mmcl.features.fingerprint import digest_samples, digest_sentences
 from mmcl.features.job import EncodingJob, Views
 from mmcl.features.views import ViewMaker
-from mmcl.protocol import FileImages, ImageFeatures, Samples, Sentences, TextFeatures
+from mmcl.images import FileImages
+from mmcl.protocol import ImageFeatures, Samples, Sentences, TextFeatures
 
 TOKENIZED_BY = {"refuse": "tokenize", "cut": "tokenize_beginnings"}
 

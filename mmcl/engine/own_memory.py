@@ -16,11 +16,12 @@ from mmcl.engine.finished_run import FinishedRun
 from mmcl.engine.retrieved import Surroundings, described
 from mmcl.errors import MissingFileError, UserError
 from mmcl.features.job import EncodingJob, Views
+from mmcl.images import FileImages
 from mmcl.memory.class_memory import ClassMemory, MemoryContent
 from mmcl.memory.prototypes import ClassRows
 from mmcl.methods.mml.remembered import Remembered
 from mmcl.methods.mml.retrieval import retrieved
-from mmcl.protocol import FileImages, MemoryItems, Samples
+from mmcl.protocol import MemoryItems, Samples
 
 CURRENT = "memory.safetensors"
 FOLDER = "memories"

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from mmcl.benchmarks.files import open_image
 from mmcl.errors import UserError
+from mmcl.images import FileImages
 from mmcl.memory.class_memory import MemoryContent
 from mmcl.methods.mml.readout import Retrieved
-from mmcl.protocol import FileImages, MemoryItems, MemoryTask, Samples
+from mmcl.protocol import MemoryItems, MemoryTask, Samples
 from mmcl.whole_files import write_whole
 
 SCHEMA = 1

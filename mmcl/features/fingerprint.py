@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples, Sentences
+from mmcl.images import FileImages
+from mmcl.protocol import Samples, Sentences
 
 
 def digest_of(description: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcl.images import FileImages, FloatPixels, Images, MixedImages
 from mmcl.memory.class_rows import class_rows
-from mmcl.protocol import FileImages, FloatPixels, Images, MixedImages, Samples
+from mmcl.protocol import Samples
 
 
 class RowStore(nn.Module):

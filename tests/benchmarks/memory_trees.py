@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from mmcl.benchmarks.memory_sets import ClassSet
 from mmcl.config.components import locate
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 CONF = Path(__file__).parents[2] / "conf" / "benchmark"
 

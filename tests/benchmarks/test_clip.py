@@ -19,7 +19,8 @@ from mmcl.benchmarks.dataset_benchmark import ImageTextDataset
 from mmcl.config.components import locate
 from mmcl.config.locate import shipped_folder
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 COMMON: dict[str, Any] = {
     "_target_": "",

@@ -11,7 +11,8 @@ from PIL import Image
 
 from mmcl.benchmarks.image_folder import ImageFolder, ImageFolderConfig
 from mmcl.errors import UserError
-from mmcl.protocol import Batch, FileImages
+from mmcl.images import FileImages
+from mmcl.protocol import Batch
 
 CONFIG = ImageFolderConfig(
     _target_="mmcl.benchmarks.image_folder.ImageFolder",

@@ -19,7 +19,8 @@ from mmcl.benchmarks.memory_dealing import (
     rows_of_classes,
 )
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages, Samples
+from mmcl.images import FileImages
+from mmcl.protocol import Samples
 
 
 def samples(sizes: list[int], name: str) -> Samples:

@@ -21,7 +21,7 @@ from mmcl.benchmarks.memory_splits import (
     web_rows,
 )
 from mmcl.errors import MissingFileError, UserError
-from mmcl.protocol import FileImages
+from mmcl.images import FileImages
 
 SIZES = st.lists(st.integers(4, 12), min_size=1, max_size=4)
 

@@ -19,7 +19,8 @@ from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark
 from mmcl.benchmarks.files import open_image
 from mmcl.benchmarks.image_folder import ImageFolder, ImageFolderConfig
 from mmcl.benchmarks.transforms import BILINEAR, crop_transforms
-from mmcl.protocol import Batch, FileImages, FloatPixels, Images, MixedImages, Samples
+from mmcl.images import FileImages, FloatPixels, Images, MixedImages
+from mmcl.protocol import Batch, Samples
 from tests.benchmarks.test_image_folder import CONFIG, paint
 from tests.methods.toy import ToyBenchmark
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmcl.benchmarks.own_classes import read_own_classes, read_texts
 from mmcl.errors import UserError
-from mmcl.protocol import FileImages
+from mmcl.images import FileImages
 
 
 def texts_of(folder: Path, **texts: str) -> Path:

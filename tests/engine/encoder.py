@@ -18,7 +18,8 @@ from mmcl.engine.encoding import CachedEncoders
 from mmcl.errors import UserError
 from mmcl.features.cache import FeatureCache
 from mmcl.features.job import EncodingJob, Views
-from mmcl.protocol import FileImages, Samples, Sentences
+from mmcl.images import FileImages
+from mmcl.protocol import Samples, Sentences
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

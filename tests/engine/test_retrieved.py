@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmcl.engine.retrieved import QUERIES, SHOWN, LooksUp, Surroundings, described, spread_rows, write_retrieved
+from mmcl.images import FileImages
 from mmcl.memory.class_memory import MemoryContent
 from mmcl.memory.prototypes import ClassRows
 from mmcl.methods.mml.readout import Retrieved
-from mmcl.protocol import FileImages, ImageFeatures, MemoryItems, Samples
+from mmcl.protocol import ImageFeatures, MemoryItems, Samples
 from mmcl.report.retrieved import read_retrieval
 
 CLASSES = 8

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmcl.images import FileImages, FloatPixels
 from mmcl.memory.row_store import RowStore
-from mmcl.protocol import FileImages, FloatPixels, Samples
+from mmcl.protocol import Samples
 
 Labels = st.lists(st.integers(0, 4), min_size=0, max_size=12)
 

@@ -22,11 +22,12 @@ from mmcl.engine import ingredients as engine_ingredients
 from mmcl.engine.assemble import build_method
 from mmcl.engine.progress import Progress
 from mmcl.engine.stages import fit_stage
+from mmcl.images import FloatPixels
 from mmcl.methods.cosine_losses import less_forget_weight
 from mmcl.methods.mnemonics import mnemonics
 from mmcl.methods.mnemonics.adjusting import Halves
 from mmcl.pixels import PixelScale
-from mmcl.protocol import Batch, ClassTask, FloatPixels, Samples, Stage
+from mmcl.protocol import Batch, ClassTask, Samples, Stage
 from tests.parity import Golden, parity
 from tests.parity.mnemonics_runs import CPU, check_state, configured, schedule, tensor
 from tests.parity.official_nets import load_official, near, official_arrays, official_tensors, tiny_backbone

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from mmcl.config.schema import ExemplarSchedule
 from mmcl.errors import DivergedError, UserError
+from mmcl.images import FloatPixels, Images
 from mmcl.memory.class_rows import class_rows
 from mmcl.memory.nearest_mean import TwoViewNearestMean
 from mmcl.memory.row_store import RowStore
@@ -28,7 +29,7 @@ from mmcl.methods.mnemonics.bilevel import BilevelLoss, UnrolledClassifier, Unro
 from mmcl.methods.mnemonics.prototype_level import PrototypeLevel
 from mmcl.methods.mnemonics.settings import UNROLLED, MnemonicsConfig
 from mmcl.methods.mnemonics.storage import stored
-from mmcl.protocol import Batch, ClassTask, FloatPixels, Images, Samples, Stage
+from mmcl.protocol import Batch, ClassTask, Samples, Stage
 from mmcl.randomness import permutation
 
 EXEMPLARS, ADJUSTING = "exemplars", "adjusting"

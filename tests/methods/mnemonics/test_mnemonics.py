@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mmcl.backbones.aggregated import AggregatedNetwork
 from mmcl.backbones.scale_shift import ScaleShiftConv2d
+from mmcl.images import FloatPixels
 from mmcl.memory.exemplar_record import ExemplarRecord
 from mmcl.methods.class_incremental import encode
-from mmcl.protocol import Batch, ClassTask, FloatPixels, Stage
+from mmcl.protocol import Batch, ClassTask, Stage
 from tests.methods.toy import ToyBenchmark, begin, go_through, toy_method
 
 CPU = torch.device("cpu")
