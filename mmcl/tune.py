@@ -18,7 +18,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from mmcl.config.locate import shipped_folder
 from mmcl.errors import DivergedError, UserError, nearest
-from mmcl.pool import run_all
+from mmcl.launch.staying import run_all
 from mmcl.report.store import find_results
 from mmcl.whole_files import write_whole
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.cli import KINDS, main
+from mmcl.cli import main
+from mmcl.commands.look import KINDS
 from mmcl.config.locate import options
 from mmcl.report.keep import keep_results
 from tests.report.made import content as made_content

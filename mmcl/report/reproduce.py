@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmcl.pool import run_all
+from mmcl.launch.staying import run_all
 from mmcl.report.comparison import Overrides, canonical, compare
 from mmcl.report.console import show
 from mmcl.report.page import write_page

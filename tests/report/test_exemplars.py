@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mmcl.cli import main
-from mmcl.exemplars_command import WRITERS
+from mmcl.commands.exemplars import WRITERS
 from mmcl.report.exemplar_figures import amplification, drift_histograms, exemplar_map, image_grid
 from mmcl.report.exemplars import CHOICES, choices, figures_of, places, read_record, record_files
 from mmcl.report.page import write_report

@@ -9,7 +9,7 @@ import pytest
 
 from mmcl.cli import main
 from mmcl.errors import UserError
-from mmcl.pool import run_all
+from mmcl.launch.staying import run_all
 
 TABLE = """
 title: t

@@ -1,0 +1,1 @@
+"""Many runs on one machine or a cluster: processes that stay, slots of devices, and what Hydra starts."""
