@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Exit codes beside 0 and that of UserError: what a launcher reads.
+INTERRUPTED = 130
+PREEMPTED = 75  # ended by a signal after a checkpoint: put it back into the queue, the same command goes on
+
 
 class UserError(Exception):
     """Something the user can mend: says what is wrong, what was expected and what to type next."""

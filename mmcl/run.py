@@ -25,9 +25,8 @@ from mmcl.engine.assemble import run
 from mmcl.engine.isolation import run_as_plain_run
 from mmcl.engine.processes import is_first_process
 from mmcl.engine.provenance import command
-from mmcl.errors import UserError
+from mmcl.errors import INTERRUPTED, UserError
 
-INTERRUPTED = 130
 # Flags with which Hydra prints something and runs nothing, or composes from elsewhere.
 HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--config-dir", "-cd")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmcl.errors import INTERRUPTED
 from mmcl.launch.staying import run_all
 from mmcl.report.comparison import Overrides, canonical, compare
 from mmcl.report.console import show
@@ -18,7 +19,6 @@ from mmcl.report.page import write_page
 from mmcl.report.store import Result, find_results
 from mmcl.report.tables import Table, load_table
 
-INTERRUPTED = 130
 SECONDS_TO_STOP = 30
 
 
