@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
-from mmcl.config.identity import DECIDING_TRAINER_KEYS, WITHOUT_INFLUENCE
 from mmcl.report.memory_sweep import Sweep, make_sweep
-from mmcl.report.store import GROUPS_WITHOUT_INFLUENCE, Result
+from mmcl.report.store import Result, decides
 from mmcl.report.tables import SWEEP_FIGURES, Printed, Row, Table
 
 Overrides = tuple[str, ...]
@@ -158,15 +159,16 @@ def pick_from(results: Sequence[Result]) -> Pick:
     Any other override could turn a run into another row's, or into none of a paper. The newest run decides: with it
     come those that differ from it by their seed alone, the newest of each seed, in the order of their dates.
     """
-    finished = [(frozenset(overrides_of(result)), result) for result in results if result.finished]
+    made: dict[frozenset[str], list[Result]] = {}
+    for result in results:
+        if result.finished:
+            typed = frozenset(overrides_of(result))
+            for overrides in {typed, _without_seed(typed)}:
+                made.setdefault(overrides, []).append(result)
 
     def pick(overrides: Overrides) -> list[Result]:
-        wanted = frozenset(map(canonical, overrides))
-        matching = [result for typed, result in finished if wanted == typed or wanted == _without_seed(typed)]
-        if not matching:
-            return []
-        matching.sort(key=_date)
-        kin = [result for result in matching if _whatever_the_seed(result) == _whatever_the_seed(matching[-1])]
+        matching = sorted(made.get(frozenset(map(canonical, overrides)), ()), key=_date)
+        kin = [result for result in matching if _kin(result, matching[-1])]
         return sorted({str(result.seed): result for result in kin}.values(), key=_date)
 
     return pick
@@ -176,11 +178,24 @@ def _date(result: Result) -> str:
     return str(result.provenance.get("date", ""))
 
 
+def _kin(one: Result, other: Result) -> bool:
+    """Return whether two results differ by their seed alone; the order of classes follows it, or is one for all."""
+    return _whatever_the_seed(one) == _whatever_the_seed(other) or _one_order(one) == _one_order(other)
+
+
 def _whatever_the_seed(result: Result) -> str:
     """Return what decides the figures but the seed: the configuration and, for data that a file brings, its classes."""
     follows = result.config.get("benchmark", {}).get("split_seed") == result.seed  # then the seed draws the classes
     names = [] if follows else sorted(result.class_names)
     return f"{result.deciding_config('seed')} {result.task_names} {result.task_sizes} {names}"
+
+
+def _one_order(result: Result) -> str:
+    """Return the same where orders are numbers that seeds have nothing to do with, even if one equals the seed."""
+    config, benchmark = json.loads(result.deciding_config("seed")), result.config.get("benchmark", {})
+    config["benchmark"] |= {name: benchmark[name] for name in ("order_seed", "split_seed") if name in benchmark}
+    names = sorted(result.class_names)
+    return f"{json.dumps(config, sort_keys=True)} {result.task_names} {result.task_sizes} {names}"
 
 
 def _without_seed(typed: frozenset[str]) -> frozenset[str]:
@@ -189,20 +204,19 @@ def _without_seed(typed: frozenset[str]) -> frozenset[str]:
 
 def overrides_of(result: Result) -> Overrides:
     """Return the overrides of a result's command that may change figures, in canonical spelling."""
-    typed = [word for word in shlex.split(result.command) if "=" in word and not word.startswith("-")]
-    return tuple(word for word in map(canonical, typed) if _decides(word))
+    return _deciding_words(result.command)
 
 
-def _decides(override: str) -> bool:
-    group, _, key = override.partition("=")[0].partition(".")
-    if group == "trainer":
-        return key in DECIDING_TRAINER_KEYS
-    return group not in GROUPS_WITHOUT_INFLUENCE and not (group == "benchmark" and key in WITHOUT_INFLUENCE)
+@cache  # a page asks several times, of thousands of results
+def _deciding_words(command: str) -> Overrides:
+    typed = [word for word in shlex.split(command) if "=" in word and not word.startswith("-")]
+    return tuple(word for word in map(canonical, typed) if decides(word.partition("=")[0]))
 
 
 def canonical(override: str) -> str:
-    """Return an override without leading plus signs: ``+method=memo`` and ``method=memo`` mean the same."""
-    return override.lstrip("+")
+    """Return the one spelling of an override: ``+method=memo`` is ``method=memo``, ``method.preset`` a group."""
+    bare = override.lstrip("+")
+    return bare.removeprefix("method.") if bare.startswith("method.preset=") else bare
 
 
 def figures_in_percent(result: Result, readout: str) -> dict[str, Printed]:

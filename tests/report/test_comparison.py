@@ -171,3 +171,27 @@ def test_sweep_needs_every_budget(tmp_path: Path) -> None:
     assert entry.measured["auc_last"] == pytest.approx(0.6 * 20)
     assert entry.cell("auc_last", 1.0).within is True
     assert entry.cell("auc_last", 0.5).within is False
+
+
+def test_one_class_order_for_all_seeds_may_be_that_of_one_of_them(tmp_path: Path) -> None:
+    found = [
+        result(
+            tmp_path / str(seed),
+            *RUN,
+            f"seed={seed}",
+            config={"seed": seed, "method": {"name": "memo"}, "benchmark": {"name": "digits", "order_seed": 1}},
+            provenance={"date": f"2030-01-0{seed}"},
+        )
+        for seed in (1, 2, 3)
+    ]
+    assert pick_from(found)(RUN) == found
+
+
+def test_a_preset_is_the_same_as_a_key_and_as_a_group(tmp_path: Path) -> None:
+    found = result(tmp_path, "+method=mnemonics", "preset=released", "seed=1")
+    compared = compare(
+        Table("t", "", "", "", 0.0, "", (), (Row("r", ("+method=mnemonics", "method.preset=released"), "cnn", {}),)),
+        pick_from([found]),
+    )
+    assert compared.rows[0].results == (found,)
+    assert compared.rows[0].changes == ("seed=1",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_names_of_data_sets_are_read_and_others_have_none(tmp_path: Path) -> Non
     assert ([result.task_names for result in results], problems) == ([(), ()], [])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"command": "python -m mmcl.run method.prompts='a"},
+        {"config": {"benchmark": "digits"}},
+        {"config": {"trainer": None}},
+        {"task_sizes": ["2"]},
+        {"timing": {"stages": {"0": 1.0}}},
+    ],
+)
+def test_parts_of_another_kind_are_named_and_skipped(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write(tmp_path, content(**changes))
+    results, (problem,) = find_results(tmp_path)
+    assert results == []
+    assert str(next(iter(changes))) in problem
+
+
 @pytest.mark.parametrize("names", ["dtd", [1, 2, 3], ["dtd"]])
 def test_wrong_names_of_data_sets_are_named_and_skipped(tmp_path: Path, names: object) -> None:
     write(tmp_path, dataset_content(task_names=names))
@@ -79,8 +97,9 @@ def test_wrong_names_of_data_sets_are_named_and_skipped(tmp_path: Path, names: o
 @pytest.mark.parametrize("confusion", ["1,2\n", "a,b\n1,2\n"])
 def test_unreadable_confusion_matrix_is_named_and_left_out(tmp_path: Path, confusion: str) -> None:
     write(tmp_path, content(), confusion)
-    (result,), (problem,) = find_results(tmp_path)
-    assert result.confusions == {}
+    (result,), problems = find_results(tmp_path)
+    assert (result.confusions, problems) == ({}, [])
+    (problem,) = result.confusion_problems
     assert "confusion_cnn.csv: skipped" in problem
 
 
