@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from rich.console import Console
 
 from mmcl.errors import UserError
 
+KINDS = ("csv", "latex", "markdown")
 console = Console(highlight=False, soft_wrap=True)
 
 
 def add_report_commands(commands: Any) -> None:
     """Add ``report``, ``figure`` and ``keep`` to the commands of ``mmcl``."""
-    report = commands.add_parser("report", help="write one page about all results below a folder")
-    report.add_argument("runs", nargs="?", default="runs")
+    report = commands.add_parser("report", help="write one page about all results below a folder, or about one run")
+    report.add_argument("runs", nargs="?", default="runs", help="folder of runs, directory of one, or a result.json")
     report.add_argument("--html", default=None, help="file to write; report.html in the folder otherwise")
-    report.set_defaults(action=lambda parsed: _report(Path(parsed.runs), parsed.html))
+    for kind in KINDS:
+        report.add_argument(f"--{kind}", action="store_true", help=f"also write each table as {kind}, below tables/")
+    report.set_defaults(action=_report)
 
     figure = commands.add_parser("figure", help="draw the accuracies of a table's methods into a file")
     figure.add_argument("table", help="a name from: mmcl ls tables; or a file")
@@ -32,18 +36,27 @@ def add_report_commands(commands: Any) -> None:
     keep.set_defaults(action=lambda parsed: _keep(Path(parsed.runs), Path(parsed.folder)))
 
 
-def _report(runs: Path, html: str | None) -> None:
-    from mmcl.report.page import write_report
+def _report(parsed: argparse.Namespace) -> None:
+    from mmcl.report.comparison import compare, pick_from
+    from mmcl.report.page import write_page
     from mmcl.report.store import find_results
     from mmcl.report.tables import find_tables, load_table
+    from mmcl.report.written import write_tables
 
+    runs = Path(parsed.runs).expanduser()
+    runs = runs.parent if runs.name == "result.json" else runs
     if not runs.is_dir():
         raise UserError(f"{runs}: no such folder. Name the folder of your runs, such as: mmcl report runs")
     results, problems = find_results(runs)
     for problem in problems:
         sys.stderr.write(f"mmcl: left out: {problem}\n")
-    tables = [load_table(path) for path in find_tables()]
-    path = write_report(results, tables, Path(html) if html else runs / "report.html", problems=problems)
+    pick = pick_from(results)
+    compared = [compare(load_table(path), pick) for path in find_tables()]
+    kinds = [kind for kind in KINDS if getattr(parsed, kind)]
+    if kinds:
+        for path in write_tables([table for table in compared if table.measured], runs / "tables", kinds):
+            console.print(str(path), markup=False)
+    path = write_page(compared, results, Path(parsed.html) if parsed.html else runs / "report.html", problems=problems)
     console.print(f"{len(results)} results: {path}", markup=False)
 
 

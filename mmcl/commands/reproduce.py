@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from mmcl.errors import UserError
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def add_reproduce_commands(commands: Any) -> None:
     """Add ``reproduce`` and ``tune`` to the commands of ``mmcl``."""
-    again = commands.add_parser("reproduce", help="run the rows of a table and set ours beside the printed values")
-    again.add_argument("table", nargs="?", default="quick", help="a name from: mmcl ls tables")
+    again = commands.add_parser("reproduce", help="run the rows of tables and set ours beside the printed values")
+    again.add_argument("table", nargs="?", default="quick", help="a name from mmcl ls tables, a prefix, all, or a file")
     again.add_argument("overrides", nargs="*", help="typed after each row's own, such as trainer=cpu")
     again.add_argument("--runs", default="runs", help="folder of the runs")
-    again.add_argument("--jobs", type=int, default=0, help="silent processes that share the runs, one thread each")
-    again.set_defaults(action=lambda parsed: _reproduce(parsed.table, parsed.overrides, parsed.runs, parsed.jobs))
+    again.add_argument("--seeds", type=int, default=None, help="this many seeds, from that of each row upwards")
+    again.add_argument("--launcher", default="auto", help="serial, pool, gpu_pool, slurm; auto chooses")
+    again.add_argument("--jobs", type=int, default=0, help="runs at the same time; 0 is one for each free GPU or core")
+    again.add_argument("--slurm", default="", metavar="KEY=VALUE,...", help="such as slurm_partition=gpu,mem_gb=32")
+    again.add_argument("--dry-run", action="store_true", help="say what would be run, on what data, at which cost")
+    again.set_defaults(action=_reproduce)
 
     tune = commands.add_parser("tune", help="choose each method's settings on validation samples; writes a table")
     tune.add_argument("search", help="a name below experiments/search, or a file")
@@ -30,14 +35,26 @@ def add_reproduce_commands(commands: Any) -> None:
     tune.set_defaults(action=_tune)
 
 
-def _reproduce(table: str, overrides: Sequence[str], runs: str, jobs: int) -> int:
-    from mmcl.report.reproduce import reproduce
+def _reproduce(parsed: argparse.Namespace) -> int:
+    from mmcl.launch.reproduce import Launch, reproduce
 
-    return reproduce(table, overrides, runs, jobs)
+    launch = Launch(parsed.launcher, parsed.jobs, _slurm_parameters(parsed.slurm))
+    return reproduce(parsed.table, parsed.overrides, parsed.runs, launch, parsed.seeds, parsed.dry_run)
+
+
+def _slurm_parameters(typed: str) -> dict[str, str | int]:
+    """Read ``slurm_partition=gpu,timeout_min=600``; whole numbers become numbers."""
+    parameters: dict[str, str | int] = {}
+    for word in filter(None, typed.split(",")):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"--slurm {typed}: expected key=value, got {word!r}. Such as: slurm_partition=gpu")
+        parameters[key] = int(value) if value.isdigit() else value
+    return parameters
 
 
 def _tune(parsed: argparse.Namespace) -> None:
-    from mmcl.tune import tune
+    from mmcl.launch.tune import tune
 
     path = tune(parsed.search, parsed.overrides, Path(parsed.runs), Path(parsed.table), parsed.jobs)
     console.print(f"table: {path}. Run it with other seeds: mmcl reproduce {path} seed=1,2,3,4,5", markup=False)

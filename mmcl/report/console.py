@@ -71,6 +71,18 @@ def seeds(entry: Comparison) -> str:
     return f"{entry.seeds} seeds" if entry.seeds > 1 else ""
 
 
+def duration(seconds: float) -> str:
+    """Format a time: 7.5 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def _fill_figures(grid: RichTable, compared: ComparedTable) -> None:
     for figure in compared.figures:
         grid.add_column(HEADINGS[figure], justify="right")

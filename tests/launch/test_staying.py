@@ -9,7 +9,8 @@ import pytest
 
 from mmcl.cli import main
 from mmcl.errors import UserError
-from mmcl.launch.staying import run_all
+from mmcl.launch.jobs import Job
+from mmcl.launch.staying import run_in_staying
 
 TABLE = """
 title: t
@@ -21,17 +22,37 @@ data: []
 rows:
   - {label: linear, overrides: [+method=vanilla, method.hidden=null], readout: head, printed: {}}
 """
+DIES = """
+import os
+from mmcl.methods.vanilla import Vanilla
+
+class Dies(Vanilla):
+    def losses(self, batch):
+        os._exit(9)
+
+METHOD, LIKE = Dies, "vanilla"
+"""
 
 
-def test_a_failed_run_does_not_stop_the_others(tmp_path: Path) -> None:
-    plain = ["+method=vanilla", "trainer=cpu", f"paths.runs={tmp_path}"]
-    wrong, right = run_all([[*plain, "method.lr=-1"], plain], jobs=1)
-    assert isinstance(wrong, UserError)
-    assert "method.lr=-1" in str(wrong)
-    assert isinstance(right, Path)
-    result = json.loads(right.read_text())
-    assert result["status"] == "finished"
-    assert "+method=vanilla" in result["command"].split()
+def test_neither_an_error_nor_a_death_stops_the_others(tmp_path: Path) -> None:
+    method = tmp_path / "dies_here.py"
+    method.write_text(DIES)
+    common = ("trainer=cpu", f"paths.runs={tmp_path}")
+    jobs = [
+        Job(("+method=vanilla", *common, "method.lr=-1"), name="wrong"),
+        Job((f"+method={method}", *common), name="dies"),
+        Job(("+method=vanilla", *common), name="right"),
+    ]
+    outcomes = {outcome.job.name: outcome for outcome in run_in_staying(jobs, 1, tmp_path / "logs")}
+    assert isinstance(outcomes["wrong"].exception, UserError)
+    assert "method.lr=-1" in outcomes["wrong"].error
+    assert "exit code 9" in outcomes["dies"].error
+    result = outcomes["right"].result
+    assert result is not None
+    kept = json.loads(result.read_text())
+    assert kept["status"] == "finished"
+    assert "+method=vanilla" in kept["command"].split()
+    assert "task" in (tmp_path / "logs" / "right.log").read_text()
 
 
 def test_a_table_in_silent_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from mmcl.config.locate import shipped_folder
 from mmcl.errors import DivergedError, UserError, nearest
-from mmcl.launch.staying import run_all
+from mmcl.launch.jobs import Job, Outcome
+from mmcl.launch.staying import run_in_staying
 from mmcl.report.store import find_results
 from mmcl.whole_files import write_whole
 
@@ -141,16 +142,23 @@ def tune(name: str, extra_overrides: Sequence[str], runs_dir: Path, table_file: 
         [*contestant.overrides, *typed(point), f"seed={seed}", *extra_overrides, f"paths.runs={runs_dir}"]
         for contestant, point, seed in trials
     ]
-    accuracies = []
-    for done, outcome in enumerate(run_all(commands, jobs), start=1):
-        if isinstance(outcome, Exception) and not isinstance(outcome, DivergedError):
-            raise UserError(f"python -m mmcl.run {' '.join(commands[done - 1])}: {outcome}") from outcome
-        # a setting under which a method diverges is the worst of all
-        accuracies.append(0.0 if isinstance(outcome, Exception) else _accuracy(outcome, search.choose_by))
+    jobs_of_trials = [Job(tuple(command), name=str(index)) for index, command in enumerate(commands)]
+    accuracies = [0.0] * len(trials)
+    for done, outcome in enumerate(run_in_staying(jobs_of_trials, jobs), start=1):
+        accuracies[int(outcome.job.name)] = _accuracy_of(outcome, search.choose_by)
         if done % 50 == 0 or done == len(trials):
             sys.stderr.write(f"{done} of {len(trials)} trials\n")
     write_table(search, list(_choices(search, trials, accuracies)), table_file, name)
     return table_file
+
+
+def _accuracy_of(outcome: Outcome, readout: str) -> float:
+    """Return the accuracy of a trial; a setting under which a method diverges is the worst of all."""
+    if isinstance(outcome.exception, DivergedError):
+        return 0.0
+    if outcome.result is None:
+        raise UserError(f"python -m mmcl.run {' '.join(outcome.job.overrides)}: {outcome.error}")
+    return _accuracy(outcome.result, readout)
 
 
 def _accuracy(path: Path, readout: str) -> float:

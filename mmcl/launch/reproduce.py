@@ -1,0 +1,179 @@
+"""Run every row of tables and set the results beside the printed values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from mmcl.errors import INTERRUPTED, PREEMPTED, UserError, nearest
+from mmcl.launch.jobs import Job, Outcome, Terminated, longest_first, terminated_as_interrupt
+from mmcl.launch.one_by_one import run_one_by_one
+from mmcl.launch.plan import Plan, make_plan
+from mmcl.launch.plan_text import show_plan
+from mmcl.launch.row_progress import RowProgress
+from mmcl.launch.slot_pool import run_in_slots
+from mmcl.launch.slots import VISIBLE, find_slots
+from mmcl.launch.slurm import run_on_slurm
+from mmcl.launch.staying import run_in_staying
+from mmcl.report.comparison import Overrides, compare
+from mmcl.report.console import show
+from mmcl.report.page import write_page
+from mmcl.report.store import Result, read_result
+from mmcl.report.tables import load_table, tables_named
+
+LAUNCHERS = ("auto", "serial", "pool", "gpu_pool", "slurm")
+MOST_IN_POOL = 8  # small runs at the same time, unless more are asked for
+SHOWN_TABLES = 20  # on the console; the page has all
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How runs are started.
+
+    Attributes:
+        launcher: ``serial``: one after the other, with its lines; ``pool``: silent processes that stay, one thread
+            each, for small runs; ``gpu_pool``: a process for each run, one on each free GPU or, on a machine without,
+            on each slot of the CPU; ``slurm``: a job of the cluster for each run; ``auto``: a pool for embedded data,
+            else ``gpu_pool`` where there are several free GPUs, else ``serial``.
+        jobs: runs at the same time; 0 is as many as there are free GPUs or, for a pool, cores.
+        slurm: parameters of SLURM jobs, such as ``{"slurm_partition": "gpu", "timeout_min": 600}``.
+    """
+
+    launcher: str = "auto"
+    jobs: int = 0
+    slurm: dict[str, str | int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.launcher not in LAUNCHERS:
+            known = ", ".join(LAUNCHERS)
+            raise UserError(f"--launcher {self.launcher}: expected {known}.{nearest(self.launcher, LAUNCHERS)}")
+        if self.jobs < 0:
+            raise UserError(f"--jobs {self.jobs}: expected how many runs go at the same time, such as 2")
+
+    def chosen(self, plan: Plan) -> tuple[str, int]:
+        """Return which launcher starts the runs of a plan, and how many at the same time."""
+        free = find_slots(self.jobs or None)
+        launcher = self.launcher
+        if launcher == "auto":
+            several_gpus = len(free) > 1 and bool(free[0].environment.get(VISIBLE))
+            embedded = not any(table.data for table in plan.tables)
+            launcher = "pool" if self.jobs or embedded else "gpu_pool" if several_gpus else "serial"
+        if launcher == "pool":
+            return launcher, self.jobs or min(MOST_IN_POOL, len(find_slots(accelerator="cpu")))
+        return launcher, 1 if launcher == "serial" else len(free)
+
+
+def reproduce(
+    name: Path | str,
+    extra: Sequence[str],
+    runs_dir: Path | str,
+    launch: Launch | None = None,
+    seeds: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Run what tables need, print ours beside printed, write ``report_<name>.html`` to ``runs_dir``.
+
+    Rows share runs; finished ones are found by their identity and not run again, unfinished ones go on. A failed run
+    is reported, is not repeated, and does not stop the others.
+
+    Args:
+        name: a shipped table, a prefix of several, ``all``, or a file.
+        extra: overrides typed after those of every row, such as ``trainer=cpu``; ``seed=1,2,3`` runs every row once for
+            each seed, and shows mean and standard deviation.
+        runs_dir: folder below which runs get their directories.
+        launch: how runs are started.
+        seeds: this many seeds, from that of each row upwards.
+        dry_run: say what would be run, and run nothing.
+
+    Returns:
+        0 when every row has its runs; 1 when one failed or its data is missing; 130 when interrupted from the
+        keyboard, 75 when ended by SIGTERM: the same command goes on.
+
+    Raises:
+        UserError: no such table, or one that cannot be read.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    launch = launch or Launch()
+    runs_dir = Path(runs_dir).expanduser()
+    plan = make_plan([load_table(path) for path in tables_named(name)], extra, seeds, runs_dir)
+    launcher, jobs = launch.chosen(plan)
+    show_plan(plan, console, launcher, jobs, whole=dry_run)
+    if dry_run:
+        return 1 if plan.refused else 0
+    results = {run.identity: run.result for run in plan.runs.values() if run.result is not None}
+    failures = [f"{'; '.join(refused.rows)}: {refused.error}" for refused in plan.refused]
+    code = 0
+    try:
+        with terminated_as_interrupt():
+            for outcome in _outcomes(plan, runs_dir, launcher, jobs, launch, console):
+                if outcome.result is not None:
+                    results[outcome.job.name] = outcome.result
+                else:
+                    failures.append(_failure(outcome))
+    except KeyboardInterrupt as interrupt:
+        console.print("Interrupted. The same command continues here.", style="yellow")
+        code = PREEMPTED if isinstance(interrupt, Terminated) else INTERRUPTED
+    failures += [f"{_command(run.overrides)}: not run, for {run.missing[0]} is missing" for run in plan.without_data]
+    _show_results(name, plan, results, failures, runs_dir, console)
+    return code or int(bool(failures))
+
+
+def _outcomes(
+    plan: Plan, runs_dir: Path, launcher: str, jobs: int, launch: Launch, console: Console
+) -> Iterator[Outcome]:
+    """Start what is to be run, tell of each end and of the time left."""
+    wanted = [
+        Job((*run.overrides, f"paths.runs={runs_dir}"), run.expected_seconds, run.identity) for run in plan.pending
+    ]
+    if not wanted:
+        return
+    logs = runs_dir / "logs"
+    if launcher == "serial":
+        outcomes = run_one_by_one(wanted, console)
+    elif launcher == "pool":
+        outcomes = run_in_staying(longest_first(wanted), jobs, logs)
+    elif launcher == "gpu_pool":
+        outcomes = run_in_slots(wanted, find_slots(launch.jobs or None), logs)
+    else:
+        outcomes = run_on_slurm(wanted, runs_dir / "slurm", launch.slurm or {})
+    progress = RowProgress(wanted, jobs, console, {run.identity: run.rows for run in plan.pending})
+    for outcome in outcomes:
+        progress.tell(outcome)
+        yield outcome
+
+
+def _show_results(
+    name: Path | str,
+    plan: Plan,
+    paths: dict[str, Path],
+    failures: Sequence[str],
+    runs_dir: Path,
+    console: Console,
+) -> None:
+    """Print the tables, what failed and where the page is."""
+    results = {identity: read_result(path) for identity, path in paths.items()}
+
+    def pick(overrides: Overrides) -> list[Result]:
+        return [results[identity] for identity in plan.needed.get(overrides, ()) if identity in results]
+
+    compared = [compare(table, pick) for table in plan.tables]
+    for table in [entry for entry in compared if entry.measured or len(compared) == 1][:SHOWN_TABLES]:
+        show(table, console)
+    for failure in failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
+    path = runs_dir / f"report_{Path(name).stem if Path(name).suffix else str(name).replace('/', '_')}.html"
+    write_page(compared, list(results.values()), path, problems=failures)
+    console.print(f"report: {path}", markup=False)
+
+
+def _failure(outcome: Outcome) -> str:
+    log = f" (log: {outcome.log})" if outcome.log is not None else ""
+    return f"{_command(outcome.job.overrides)}: {outcome.error}{log}"
+
+
+def _command(overrides: Sequence[str]) -> str:
+    return f"python -m mmcl.run {shlex.join(overrides)}"
