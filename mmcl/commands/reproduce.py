@@ -19,6 +19,7 @@ def add_reproduce_commands(commands: Any) -> None:
     again.add_argument("table", nargs="?", default="quick", help="a name from mmcl ls tables, a prefix, all, or a file")
     again.add_argument("overrides", nargs="*", help="typed after each row's own, such as trainer=cpu")
     again.add_argument("--runs", default="runs", help="folder of the runs")
+    again.add_argument("--rows", default=None, metavar="PATTERN", help="rows by their label alone, such as 'MEMO*'")
     again.add_argument("--seeds", type=int, default=None, help="this many seeds, from that of each row upwards")
     again.add_argument("--launcher", default="auto", help="serial, pool, gpu_pool, slurm; auto chooses")
     again.add_argument("--jobs", type=int, default=0, help="runs at the same time; 0 is one for each free GPU or core")
@@ -39,7 +40,7 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     from mmcl.launch.reproduce import Launch, reproduce
 
     launch = Launch(parsed.launcher, parsed.jobs, _slurm_parameters(parsed.slurm))
-    return reproduce(parsed.table, parsed.overrides, parsed.runs, launch, parsed.seeds, parsed.dry_run)
+    return reproduce(parsed.table, parsed.overrides, parsed.runs, launch, parsed.seeds, parsed.dry_run, parsed.rows)
 
 
 def _slurm_parameters(typed: str) -> dict[str, str | int]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmcl.config.components import build
-from mmcl.config.compose import compose_run
+from mmcl.config.compose_many import compose_runs
 from mmcl.config.identity import identity, run_directory
 from mmcl.errors import UserError
 from mmcl.report.comparison import Overrides, canonical
@@ -101,7 +102,11 @@ def make_plan(tables: Sequence[Table], extra: Sequence[str], seeds: int | None, 
     """
     if seeds is not None and any(canonical(word).startswith("seed=") for word in extra):
         raise UserError("--seeds and seed= both name the seeds. Leave one of them out")
-    planner = _Planner(extra, seeds, runs_dir)
+    wanted = list(dict.fromkeys(overrides for table in tables for overrides in table.runs))
+    words = _words_of(wanted, _per_seed(extra), seeds)
+    every = list(dict.fromkeys(chain.from_iterable(words.values())))
+    composed = compose_runs([(*one, f"paths.runs={runs_dir}") for one in every])
+    planner = _Planner(dict(zip(every, composed, strict=True)), words, runs_dir, _afresh(extra))
     for table in tables:
         for row in table.rows:
             for overrides in row.runs:
@@ -109,12 +114,37 @@ def make_plan(tables: Sequence[Table], extra: Sequence[str], seeds: int | None, 
     return Plan(tuple(tables), planner.runs, planner.needed, tuple(planner.refused.values()))
 
 
+def _words_of(
+    wanted: Sequence[Overrides], typed: Sequence[Overrides], seeds: int | None
+) -> dict[Overrides, list[Overrides]]:
+    """Return what is typed for each run that overrides of rows stand for: one for each seed."""
+    if seeds is None:
+        return {overrides: [(*overrides, *words) for words in typed] for overrides in wanted}
+    (words,) = typed
+    plain = [(*overrides, *words) for overrides in wanted]
+    # what cannot be composed is told when it is composed with a seed
+    first = [0 if isinstance(config, UserError) else int(config.seed) for config in compose_runs(plain)]
+    return {
+        overrides: [(*overrides, *words, f"seed={seed + step}") for step in range(seeds)]
+        for overrides, seed in zip(wanted, first, strict=True)
+    }
+
+
+def _afresh(extra: Sequence[str]) -> bool:
+    return any(canonical(word) == "force=true" for word in extra)
+
+
 class _Planner:
-    def __init__(self, extra: Sequence[str], seeds: int | None, runs_dir: Path) -> None:
-        self.typed, self.seeds, self.runs_dir = _per_seed(extra), seeds, runs_dir
-        self.afresh = any(canonical(word) == "force=true" for word in extra)
+    def __init__(
+        self,
+        composed: Mapping[Overrides, DictConfig | UserError],
+        words: Mapping[Overrides, Sequence[Overrides]],
+        runs_dir: Path,
+        afresh: bool,
+    ) -> None:
+        self.composed, self.words, self.afresh = composed, words, afresh
         results = find_results(runs_dir)[0] if runs_dir.is_dir() else []
-        self.finished = {} if self.afresh else {entry.identity: entry for entry in results if entry.finished}
+        self.finished = {} if afresh else {entry.identity: entry for entry in results if entry.finished}
         self.seconds = _seconds_of(results)
         self.runs: dict[str, PlannedRun] = {}
         self.needed: dict[Overrides, tuple[str, ...]] = {}
@@ -124,7 +154,7 @@ class _Planner:
         """Add the runs of a row; those that other rows need, too, are there already."""
         if overrides not in self.needed and overrides not in self.refused:
             try:
-                self.needed[overrides] = tuple(self._planned(words, hours) for words in self._all_words(overrides))
+                self.needed[overrides] = tuple(self._planned(words, hours) for words in self.words[overrides])
             except UserError as error:
                 self.refused[overrides] = Refused(overrides, [], str(error))
         if overrides in self.refused:
@@ -133,18 +163,10 @@ class _Planner:
             if row not in self.runs[name].rows:
                 self.runs[name].rows.append(row)
 
-    def _all_words(self, overrides: Overrides) -> list[Overrides]:
-        if self.seeds is None:
-            return [(*overrides, *typed) for typed in self.typed]
-        (typed,) = self.typed
-        first = int(self._composed((*overrides, *typed)).seed)
-        return [(*overrides, *typed, f"seed={first + step}") for step in range(self.seeds)]
-
-    def _composed(self, words: Overrides) -> DictConfig:
-        return compose_run([*words, f"paths.runs={self.runs_dir}"])
-
     def _planned(self, words: Overrides, hours: float | None) -> str:
-        config = self._composed(words)
+        config = self.composed[words]
+        if isinstance(config, UserError):
+            raise config
         name = identity(config)
         if name not in self.runs:
             done = self.finished.get(name)

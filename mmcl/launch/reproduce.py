@@ -23,7 +23,7 @@ from mmcl.report.comparison import Overrides, compare
 from mmcl.report.console import show
 from mmcl.report.page import write_page
 from mmcl.report.store import Result, read_result
-from mmcl.report.tables import load_table, tables_named
+from mmcl.report.tables import load_table, tables_named, with_rows
 
 LAUNCHERS = ("auto", "serial", "pool", "gpu_pool", "slurm")
 MOST_IN_POOL = 8  # small runs at the same time, unless more are asked for
@@ -74,6 +74,7 @@ def reproduce(
     launch: Launch | None = None,
     seeds: int | None = None,
     dry_run: bool = False,
+    rows: str | None = None,
 ) -> int:
     """Run what tables need, print ours beside printed, write ``report_<name>.html`` to ``runs_dir``.
 
@@ -88,18 +89,19 @@ def reproduce(
         launch: how runs are started.
         seeds: this many seeds, from that of each row upwards.
         dry_run: say what would be run, and run nothing.
+        rows: pattern of the labels of the rows, such as ``MEMO*``; None is all.
 
     Returns:
         0 when every row has its runs; 1 when one failed or its data is missing; 130 when interrupted from the
         keyboard, 75 when ended by SIGTERM: the same command goes on.
 
     Raises:
-        UserError: no such table, or one that cannot be read.
+        UserError: no such table or row, or a table that cannot be read.
     """
     console = Console(highlight=False, soft_wrap=True)
     launch = launch or Launch()
     runs_dir = Path(runs_dir).expanduser()
-    plan = make_plan([load_table(path) for path in tables_named(name)], extra, seeds, runs_dir)
+    plan = make_plan([with_rows(load_table(path), rows) for path in tables_named(name)], extra, seeds, runs_dir)
     launcher, jobs = launch.chosen(plan)
     show_plan(plan, console, launcher, jobs, whole=dry_run)
     if dry_run:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ PERCENT_FIGURES = (
     "last_accuracy",
     "forgetting",
     "first_task_forgetting",
+    "forward_transfer",
     "top5_average",
     "top5_last",
     "acc_oracle",
@@ -24,7 +26,15 @@ PERCENT_FIGURES = (
 CURVE_FIGURES = ("accuracy_curve", "acc_oracle_curve")
 SWEEP_FIGURES = ("auc_average", "auc_last", "apm_start", "apm_end")
 FIGURES = (*PERCENT_FIGURES, *CURVE_FIGURES, *SWEEP_FIGURES)
-SOURCES = ("paper", "survey", "log", "measured", "plot", "unverified")
+# Where a printed figure stands: in the paper, in a survey, in a released log, in a released README; measured with the
+# authors' code; read off a plot; or typed from memory, by nobody who saw it in print.
+SOURCES = ("paper", "survey", "log", "readme", "measured", "plot", "unverified")
+# Folders and files of experiments/ that hold no tables.
+OTHERS = ("planes", "readme", "results", "search")
+ALL = "all"
+TEXTS = ("title", "paper", "source", "cost", "notes")
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # A curve has an entry for each task, and None where the paper prints nothing.
 PrintedCurve = tuple[float | None, ...]
@@ -96,15 +106,17 @@ class Table:
         name: file name without suffix, below ``experiments/`` (``memo/cifar100_b0_inc10``).
         title: what it compares, in one line.
         paper: the work that the setting is from.
-        source: number of the printed table or figure, or where else the values stand.
+        source: number of the printed table or figure, such as ``Table 3``, or where else the values stand.
         tolerance: allowed difference in percentage points; of areas and ratios, in percent of the print.
-        cost: what it takes to run all rows.
-        data: data sets needed; empty when all is embedded.
+        cost: what it takes to run all rows, and where that is known from.
+        data: names of the data sets needed; empty when all is embedded.
         rows: the rows in printed order.
         notes: what a reader should know before comparing.
         columns: names of the data sets, one for each entry of a curve, where every task is a data set of its own;
             empty for class-incremental tables.
         mean: whether the mean over the columns says something; not where some of them are controls.
+        hours: estimated hours of one run on one GPU, the mean over the runs of the table; ``None`` where a run takes
+            minutes on two CPU cores, or nothing is run. What a table costs is this times the runs that are not there.
     """
 
     name: str
@@ -118,12 +130,67 @@ class Table:
     notes: str = ""
     columns: tuple[str, ...] = ()
     mean: bool = True
+    hours: float | None = None
+
+    @property
+    def runs(self) -> tuple[tuple[str, ...], ...]:
+        """Overrides of the runs that the rows need, each once, in the order of the rows."""
+        return tuple(dict.fromkeys(overrides for row in self.rows for overrides in row.runs))
+
+
+def with_rows(table: Table, pattern: str | None) -> Table:
+    """Return a table with the rows whose labels a pattern such as ``MEMO*`` matches; all without one.
+
+    Raises:
+        UserError: none does.
+    """
+    if pattern is None:
+        return table
+    rows = tuple(row for row in table.rows if pattern == row.label or fnmatchcase(row.label, pattern))
+    if not rows:
+        labels = dict.fromkeys(row.label for row in table.rows)
+        raise UserError(f"--rows {pattern!r}: no row of {table.name} is called so. Rows: {', '.join(labels)}")
+    return replace(table, rows=rows)
 
 
 def find_tables() -> list[Path]:
-    """Return the files of all shipped tables, sorted by name; searches (``experiments/search``) are none."""
-    folder = shipped_folder("experiments")
-    return sorted(path for path in folder.rglob("*.yaml") if path.parent != folder / "search")
+    """Return the files of all shipped tables, sorted by name."""
+    places = [place for place in shipped_folder("experiments").iterdir() if place.stem not in OTHERS]
+    folders = [path for place in places if place.is_dir() for path in place.rglob("*.yaml")]
+    return sorted([*folders, *(place for place in places if place.suffix == ".yaml")])
+
+
+def table_names() -> list[str]:
+    """Return the names of all shipped tables, sorted as :func:`find_tables` sorts their files."""
+    return [_name(file) for file in find_tables()]
+
+
+def tables_named(name: Path | str) -> list[Path]:
+    """Return the files of the tables that a name stands for.
+
+    ``all`` is every shipped table. The whole name of one is that table alone, even where others begin with it. Else
+    it is every table whose name begins so and goes on with ``/`` or ``_``: ``memo``, ``memo/imagenet100``. A file is
+    that file.
+
+    Raises:
+        UserError: no table is called so; names the nearest.
+    """
+    shipped = {_name(file): file for file in find_tables()}
+    if str(name) == ALL:
+        return list(shipped.values())
+    if str(name) in shipped:
+        return [shipped[str(name)]]
+    begun = str(name).rstrip("/_")
+    found = [file for known, file in shipped.items() if begun and known.startswith((f"{begun}/", f"{begun}_"))]
+    if found:
+        return found
+    if Path(name).is_file():
+        return [Path(name)]
+    prefixes = sorted({known.rpartition("/")[0] for known in shipped} - {""})
+    raise UserError(
+        f"no table '{name}'.{nearest(str(name), [*shipped, *prefixes, ALL])}\nTables: {', '.join(shipped)}; or type "
+        f"how several begin ({', '.join(prefixes)}), {ALL}, or a file."
+    )
 
 
 def load_table(path: Path | str) -> Table:
@@ -134,7 +201,7 @@ def load_table(path: Path | str) -> Table:
     """
     file = _find(path)
     try:
-        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+        node = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506 - safe, and in C where there is one
     except yaml.YAMLError as error:
         raise UserError(f"{file}: not valid YAML: {error}") from error
     where = str(file)
@@ -148,10 +215,18 @@ def load_table(path: Path | str) -> Table:
     _check_columns(keys["columns"], keys["rows"], where)
     if not isinstance(keys.get("mean", True), bool):
         raise UserError(f"{where}: mean: {keys['mean']!r}: expected true or false")
+    if keys.get("hours") is not None:
+        keys["hours"] = _number(keys["hours"], f"{where}: hours")
+    for key in TEXTS:
+        if not isinstance(keys.get(key, ""), str):
+            raise UserError(f"{where}: {key}: expected text, got {keys[key]!r}. Put it in quotes")
+    _check_labels(keys["rows"], where)
     return Table(name=_name(file), **keys)
 
 
 def _find(path: Path | str) -> Path:
+    if isinstance(path, Path) and path.is_file():
+        return path
     shipped = {_name(file): file for file in find_tables()}
     if str(path) in shipped:
         return shipped[str(path)]
@@ -175,6 +250,18 @@ def _check_columns(columns: Sequence[str], rows: Sequence[Row], where: str) -> N
                     f"{where}: rows[{index}]: printed: {name}: expected {len(columns)} entries, one for each of the "
                     f"columns {', '.join(columns)}; got {len(value)}. Write null where nothing is printed."
                 )
+
+
+def _check_labels(rows: Sequence[Row], where: str) -> None:
+    """Refuse two rows that a reader cannot tell apart."""
+    seen: dict[tuple[str, str], int] = {}
+    for index, row in enumerate(rows):
+        first = seen.setdefault((row.label, row.readout), index)
+        if first != index:
+            raise UserError(
+                f"{where}: rows[{index}]: label '{row.label}' with readout {row.readout} is that of rows[{first}]. "
+                "Give each its own label"
+            )
 
 
 def _row(node: Any, where: str) -> Row:

@@ -124,6 +124,14 @@ def test_a_finished_run_is_found_by_its_identity_wherever_it_was_copied_to(stand
     assert (stand_in / "calls").read_text().splitlines()[-1] == "+method=memo seed=3 force=true"
 
 
+def test_rows_may_be_chosen_by_their_labels(stand_in: Path) -> None:
+    file = table_file(stand_in, "memo", "replay")
+    assert reproduce(file, [], stand_in / "runs", SERIAL, rows="rep*") == 0
+    assert (stand_in / "calls").read_text().splitlines() == ["+method=replay"]
+    with pytest.raises(UserError, match="Rows: memo cnn, memo nme"):
+        reproduce(file, [], stand_in / "runs", SERIAL, rows="MEMO")
+
+
 def test_seeds_go_up_from_that_of_the_row(stand_in: Path) -> None:
     assert reproduce(table_file(stand_in, "memo"), [], stand_in / "runs", SERIAL, seeds=2) == 0
     assert (stand_in / "calls").read_text().splitlines() == ["+method=memo seed=1993", "+method=memo seed=1994"]

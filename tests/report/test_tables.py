@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from mmcl.config.locate import options
 from mmcl.errors import UserError
-from mmcl.report.tables import Table, find_tables, load_table
+from mmcl.report.tables import SOURCES, Table, find_tables, load_table, table_names, tables_named
 
 TABLES = [load_table(path) for path in find_tables()]
 METHODS = set(options("method"))
@@ -50,6 +51,9 @@ def test_valid_table_is_read(tmp_path: Path) -> None:
         ({"rows": []}, "rows: expected a list"),
         ({"data": "cifar100"}, "data: expected a list of strings"),
         ({"columns": "Pets"}, "columns: expected a list of strings"),
+        ({"hours": "many"}, "hours: expected a number, got 'many'"),
+        ({"source": 3}, "source: expected text, got 3"),
+        ({"rows": 2 * VALID["rows"]}, "rows[1]: label 'A' with readout cnn is that of rows[0]"),  # type: ignore[operator]
     ],
 )
 def test_wrong_key_of_a_table_names_file_and_key(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -112,11 +116,51 @@ def test_unknown_table_names_the_nearest() -> None:
 
 
 def test_shipped_tables_are_found_by_name() -> None:
-    names = [table.name for table in TABLES]
-    assert "quick" in names
-    assert len([name for name in names if name.startswith("memo/")]) == 20
-    assert len([name for name in names if name.startswith("dmn/")]) == 17
+    families = Counter(name.partition("/")[0] for name in table_names())
+    assert families == {"quick": 1, "memo": 20, "dmn": 17, "mnemonics": 8, "memory_head": 11, "mml": 12}
     assert load_table("memo/student").name == "memo/student"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("quick", ["quick"]),
+        ("memo/cifar100_b0_inc10", ["memo/cifar100_b0_inc10"]),  # though others begin so
+        ("dmn/table3", ["dmn/table3_rn50", "dmn/table3_vit_b16"]),
+        ("memo/imagenet1000", ["memo/imagenet1000_b0_inc100_fair"]),
+        ("mnemonics/", [name for name in table_names() if name.startswith("mnemonics/")]),
+        ("all", table_names()),
+    ],
+)
+def test_a_name_stands_for_itself_or_for_all_that_begin_so(name: str, expected: list[str]) -> None:
+    assert [load_table(path).name for path in tables_named(name)] == expected
+
+
+@pytest.mark.parametrize("name", ["mem", "memo/cifar10", "memo/cifar100_b0_inc", "", "/"])
+def test_a_name_ends_at_a_word(name: str) -> None:
+    with pytest.raises(UserError, match="Tables: dmn/ablation"):
+        tables_named(name)
+
+
+def test_a_file_is_a_table(tmp_path: Path) -> None:
+    assert tables_named(str(written(tmp_path))) == [tmp_path / "table.yaml"]
+
+
+@pytest.mark.parametrize("path", find_tables(), ids=lambda path: path.stem)
+def test_a_shipped_table_says_what_it_is(path: Path) -> None:
+    table = load_table(path)
+    assert "hours" in yaml.safe_load(path.read_text())
+    assert table.hours is None or table.hours > 0
+    assert table.hours is None or "rough count" in table.cost
+    for row in table.rows:
+        assert (row.source in SOURCES) if row.printed else row.source is None, row.label
+        assert row.printed or row.runs, row.label
+    if any(row.printed for row in table.rows):
+        assert table.source[0].isupper()
+    else:
+        assert table.source == "no printed values" or table.source.startswith("none: ")
+    runs = re.match(r"(\d+) runs?\b", table.cost)
+    assert runs is None or int(runs[1]) == len(table.runs)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -137,7 +181,7 @@ def test_printed_figures_agree_with_each_other(table: Table) -> None:
             assert statistics.fmean(curve) == pytest.approx(average, abs=0.02), row.label  # type: ignore[type-var]
             assert table.columns or curve[-1] == row.printed["last_accuracy"], row.label
         figures = {name: value for name, value in row.printed.items() if isinstance(value, float)}
-        assert all(value > 0 for name, value in figures.items() if name != "forgetting")
+        assert all(value > 0 for name, value in figures.items() if name not in ("forgetting", "forward_transfer"))
 
 
 def test_some_printed_figures() -> None:
