@@ -105,7 +105,7 @@ class ComparedTable:
         """Figures that any row prints, curves apart, in a fixed order; always the two accuracies."""
         printed = {name for entry in self.rows for name in entry.row.printed}
         sweeps = any(entry.row.sweep for entry in self.rows)
-        single = (*ALWAYS_SHOWN, "forgetting", "first_task_forgetting", "top5_average", "top5_last")
+        single = (*ALWAYS_SHOWN, "forgetting", "first_task_forgetting", "forward_transfer", "top5_average", "top5_last")
         shown = SWEEP_FIGURES if sweeps else single
         return tuple(name for name in shown if name in printed or (name in ALWAYS_SHOWN and not sweeps))
 
@@ -224,7 +224,7 @@ def figures_in_percent(result: Result, readout: str) -> dict[str, Printed]:
     figures = result.readouts.get(readout, {})
     percent: dict[str, Printed] = {
         name: 100 * float(figures[name])
-        for name in (*ALWAYS_SHOWN, "forgetting", "first_task_forgetting", "acc_oracle")
+        for name in (*ALWAYS_SHOWN, "forgetting", "first_task_forgetting", "forward_transfer", "acc_oracle")
         if figures.get(name) is not None
     }
     for name, prefix in (("accuracy_curve", ""), ("acc_oracle_curve", ""), ("top5_curve", "top5")):

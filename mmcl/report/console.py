@@ -16,6 +16,7 @@ HEADINGS = {
     "last_accuracy": "last",
     "forgetting": "forgetting",
     "first_task_forgetting": "first-task forgetting",
+    "forward_transfer": "forward transfer",
     "top5_average": "top-5 average",
     "top5_last": "top-5 last",
     "auc_average": "AUC-A",

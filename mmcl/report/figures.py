@@ -1,27 +1,21 @@
 """Pictures of the report, one function per picture; each returns SVG text to be placed inside a page.
 
-Ids are unique within a picture only; the page that holds several numbers them.
+None has an id or a style sheet, which would hold for the whole page.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from mmcl.report import plot
+from mmcl.report.plot import MARKS, Entry, Frame, Scale
 
-# Drawn in this colour, then replaced by the page's text colour, so that a picture suits light and dark pages.
-INK = "#010203"
+INK = "#1b1b1b"
 # Distinguishable with any colour vision, and readable on light and on dark.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999")
-STYLE: Any = {
+STYLE: Any = {  # of pictures that matplotlib draws into files
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -38,11 +32,16 @@ STYLE: Any = {
     "lines.markersize": 4,
 }
 GREY = "#808080"
-MARKERS = "os^D"  # the second round of colours gets another one
-MAX_ANNOTATED = 12
-MAX_MARKED = 50
+MAX_MARKED = 50  # values of a line that get a mark each
+MAX_POINTS = 400  # of a line or of bars; of more, some at equal distances are drawn
+MAX_LINES = 20  # of tasks
+WIDTH, HEIGHT = 480.0, 200.0
+LEFT, RIGHT, TOP = 52.0, 12.0, 10.0
+BELOW = 40.0  # for ticks and what the axis says
+SMALL_WIDTH = 340.0
+ROW = 17.0  # height of a line of dots or bars
+PANEL_GAP = 12.0
 BAND = 0.85  # of the height of a line is for dots
-BAR: Any = {"elinewidth": 1.0, "capsize": 1.5}
 BYTE_PARTS = {
     "model": ("model_bytes", "head_bytes", "buffer_bytes"),
     "memory": ("memory_bytes",),
@@ -53,23 +52,48 @@ Curve = tuple[Sequence[float], Sequence[float | None]]
 
 
 def accuracy_curves(
-    ours: Mapping[str, Curve], printed: Mapping[str, Curve] | None = None, over: str = "classes seen"
+    ours: Mapping[str, Curve],
+    printed: Mapping[str, Curve] | None = None,
+    over: str = "classes seen",
+    width: float = WIDTH,
 ) -> str:
     """Draw accuracy (percent) over the number of classes, or what ``over`` says; printed curves are dashed."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = one_axes(over, "accuracy (%)")
-        printed = printed or {}
-        for index, label in enumerate(dict.fromkeys([*ours, *printed])):
-            colour = COLOURS[index % len(COLOURS)]
-            marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
-            if label in ours:
-                marker = marker if len(ours[label][0]) <= MAX_MARKED else ""
-                axes.plot(*_floats(ours[label]), marker=marker, color=colour, label=label)
-            if label in printed:
-                axes.plot(*_floats(printed[label]), linestyle="--", color=colour, label=f"{label}, printed")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg_text(figure)
+    printed = printed or {}
+    lines: list[tuple[Entry, Curve]] = []
+    for index, label in enumerate(dict.fromkeys([*ours, *printed])):
+        colour, mark = _colour(index), _mark(index)
+        if label in ours:
+            lines.append(
+                (Entry(label, colour, mark if len(ours[label][0]) <= MAX_MARKED else "", line=True), ours[label])
+            )
+        if label in printed:
+            lines.append((Entry(f"{label}, printed", colour, "", line=True, dashed=True), printed[label]))
+    return _line_picture(lines, over, "accuracy (%)", width, whole_x=True)
+
+
+def accuracy_over_memory(sweeps: Mapping[str, Curve]) -> str:
+    """Draw accuracy (percent) over memory (MB), one line for each sweep."""
+    lines = [
+        (Entry(label, _colour(index), _mark(index), line=True), curve)
+        for index, (label, curve) in enumerate(sweeps.items())
+    ]
+    return _line_picture(lines, "memory (MB)", "average incremental accuracy (%)")
+
+
+def task_accuracies(matrix: Sequence[Sequence[float | None]], step: str = "task") -> str:
+    """Draw what became of each task: accuracy (percent) on its classes after it and after each later one.
+
+    Args:
+        matrix: accuracies (fractions) of each task's classes (columns) after each task (rows).
+        step: what a task is.
+    """
+    lines = []
+    for task in range(min(len(matrix), MAX_LINES)):
+        values = [None if row[task] is None else 100 * row[task] for row in matrix[task:] if task < len(row)]  # type: ignore[operator]
+        curve = (range(task, task + len(values)), values)
+        lines.append((Entry(str(task), _colour(task), _mark(task), line=True), curve))
+    words = f"accuracy on each {step} (%)"
+    return _line_picture(lines, f"after {step}", words, width=SMALL_WIDTH, whole_x=True)
 
 
 def dataset_accuracies(
@@ -86,134 +110,159 @@ def dataset_accuracies(
         printed: likewise; hollow, in our colour.
         spread: half the lengths of the bars through our dots.
     """
-    with matplotlib.rc_context(STYLE):
-        printed, spread = printed or {}, spread or {}
-        legend_columns = 2 if max(map(len, ours)) < 30 else 1
-        height = 0.8 + len(names) * max(0.3, 0.045 * len(ours)) + 0.17 * -(-len(ours) // legend_columns)
-        figure, axes = one_axes("accuracy (%)", "", size=(5.6, height))
-        offsets = BAND * ((np.arange(len(ours)) + 0.5) / len(ours) - 0.5)
-        for index, (label, offset) in enumerate(zip(ours, offsets, strict=True)):
-            style: Any = {"color": COLOURS[index % len(COLOURS)], "linestyle": "none"}
-            style["marker"] = MARKERS[index // len(COLOURS) % len(MARKERS)]
-            rows = np.arange(len(names)) + offset
-            values = np.array(ours[label], dtype=np.float64)
-            axes.plot(values, rows, label=label, **style)
-            if label in printed:
-                axes.plot(np.array(printed[label], dtype=np.float64), rows, fillstyle="none", **style)
-            if label in spread:
-                halves = np.array(spread[label], dtype=np.float64)
-                axes.errorbar(values, rows, xerr=halves, fmt="none", ecolor=style["color"], **BAR)
-        if printed:
-            axes.plot([], [], marker="o", color=INK, linestyle="none", fillstyle="none", label="printed")
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        for end in range(1, len(names)):
-            axes.axhline(end - 0.5, color=GREY, alpha=0.3, linewidth=0.5)
-        axes.grid(axis="x", color=GREY, alpha=0.3, linewidth=0.5)
-        figure.legend(loc="outside lower left", ncols=legend_columns)
-        return svg_text(figure)
-
-
-def accuracy_matrix(
-    matrix: Sequence[Sequence[float | None]], columns: str = "classes of task", rows: str = "after task"
-) -> str:
-    """Draw accuracies (fractions) of each task's classes (columns) after each task (rows) in percent."""
-    with matplotlib.rc_context(STYLE):
-        percent = 100 * np.array(matrix, dtype=np.float64)
-        figure, axes = one_axes(columns, rows, size=(4.2, 3.6))
-        image = axes.imshow(np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100, interpolation="none")
-        figure.colorbar(image, ax=axes, label="accuracy (%)", fraction=0.046)
-        if len(percent) <= MAX_ANNOTATED:
-            for (row, column), value in np.ndenumerate(percent):
-                if not np.isnan(value):
-                    colour = "#ffffff" if value < 50 else "#000000"
-                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        whole_ticks(axes)
-        return svg_text(figure)
-
-
-def confusion_matrix(counts: NDArray[np.int64], task_sizes: Sequence[int]) -> str:
-    """Draw counts ``(C, C)``, true class by predicted class, as shares of the true class."""
-    with matplotlib.rc_context(STYLE):
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        figure, axes = one_axes("predicted class", "true class", size=(4.2, 3.6))
-        image = axes.imshow(shares, cmap="magma", vmin=0, vmax=1, interpolation="none")
-        figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
-        for end in np.cumsum(task_sizes)[:-1]:
-            axes.axhline(end - 0.5, color=GREY, linewidth=0.4)
-            axes.axvline(end - 0.5, color=GREY, linewidth=0.4)
-        whole_ticks(axes)
-        return svg_text(figure)
+    printed, spread = printed or {}, spread or {}
+    height = max(ROW, 7.0 * len(ours))
+    left = _gutter(names)
+    known = [value for rows in (ours, printed) for values in rows.values() for value in values if value is not None]
+    for label, halves in spread.items():
+        pairs = [(a, b) for a, b in zip(ours[label], halves, strict=False) if a is not None and b is not None]
+        known += [value + half for value, half in pairs] + [value - half for value, half in pairs]
+    x = Scale(*plot.limits(known or [0.0, 100.0]), left, WIDTH - RIGHT)
+    y = Scale(-0.5, len(names) - 0.5, TOP, TOP + height * len(names))
+    frame = Frame(x, y, "accuracy (%)")
+    parts = _dotted_frame(frame, names, left)
+    for index, label in enumerate(ours):
+        colour, mark = _colour(index), _mark(index)
+        offset = BAND * ((index + 0.5) / len(ours) - 0.5)
+        for row, name in enumerate(names):
+            place = y(row + offset)
+            value, print_, half = (_entry(values.get(label), row) for values in (ours, printed, spread))
+            if value is not None and half is not None:
+                parts.append(_error_bar(x(value - half), x(value + half), place, colour))
+            if print_ is not None:
+                parts.append(plot.mark(x(print_), place, mark, colour, False, f"{label}, {name}: {print_:.2f} printed"))
+            if value is not None:
+                parts.append(plot.mark(x(value), place, mark, colour, True, f"{label}, {name}: {value:.2f}"))
+    entries = [Entry(label, _colour(index), _mark(index)) for index, label in enumerate(ours)]
+    if printed:
+        entries.append(Entry("printed", "currentColor", filled=False))
+    return _with_legend(parts, entries, frame.bottom + BELOW, WIDTH, "accuracies of data sets")
 
 
 def bytes_per_task(entries: Sequence[Mapping[str, Any]], after: str = "after task") -> str:
     """Draw measured bytes after each task, stacked, in MiB or, where that is little, KiB; heads count as model."""
-    with matplotlib.rc_context(STYLE):
-        parts = {
-            label: np.array([sum(entry.get(key) or 0 for key in keys) for entry in entries], dtype=np.float64)
-            for label, keys in BYTE_PARTS.items()
-        }
-        unit, size = ("MiB", 2**20) if sum(parts.values(), np.zeros(1)).max() >= SMALL_BYTES else ("KiB", 2**10)
-        figure, axes = one_axes(after, unit, size=(4.2, 3.0))
-        tasks = [entry.get("task", index) for index, entry in enumerate(entries)]
-        below = np.zeros(len(tasks))
-        for (label, values), colour in zip(parts.items(), COLOURS, strict=False):
-            if values.any():
-                axes.bar(tasks, values / size, bottom=below, color=colour, label=label)
-            below += values / size
-        if below.any():
-            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg_text(figure)
+    entries = _some(entries)
+    parts_of = {
+        label: [float(sum(entry.get(key) or 0 for key in keys)) for entry in entries]
+        for label, keys in BYTE_PARTS.items()
+    }
+    totals = [sum(column) for column in zip(*parts_of.values(), strict=True)]
+    unit, size = ("MiB", 2.0**20) if max(totals) >= SMALL_BYTES else ("KiB", 2.0**10)
+    tasks = [float(entry.get("task", index)) for index, entry in enumerate(entries)]
+    half = 0.4 * min((after - before for before, after in zip(tasks, tasks[1:], strict=False)), default=1.0)
+    x = Scale(min(tasks) - 2 * half, max(tasks) + 2 * half, LEFT, SMALL_WIDTH - RIGHT)
+    y = Scale(0, max(max(totals) / size, 1e-9) * 1.05, TOP + HEIGHT, TOP)
+    parts = plot.axes(Frame(x, y, after, unit, whole_x=True))
+    below = [0.0] * len(tasks)
+    shown = []
+    for (label, values), colour in zip(parts_of.items(), COLOURS, strict=False):
+        if any(values):
+            shown.append(Entry(label, colour, "s"))
+        for index, (task, value) in enumerate(zip(tasks, values, strict=True)):
+            if value:
+                top = y((below[index] + value) / size)
+                words = f"{label} {after} {task:g}: {value / size:.2f} {unit}"
+                parts.append(
+                    plot.box(x(task - half), top, x(half) - x(-half), y(below[index] / size) - top, colour, words)
+                )
+            below[index] += value
+    return _with_legend(parts, shown, TOP + HEIGHT + BELOW, SMALL_WIDTH, "bytes of model and memory")
 
 
-def accuracy_over_memory(sweeps: Mapping[str, Curve]) -> str:
-    """Draw accuracy (percent) over memory (MB), one line for each sweep."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = one_axes("memory (MB)", "average incremental accuracy (%)")
-        for index, (label, curve) in enumerate(sweeps.items()):
-            axes.plot(*_floats(curve), marker="o", color=COLOURS[index % len(COLOURS)], label=label)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return svg_text(figure)
+def row_bars(labels: Sequence[str], panels: Mapping[str, Sequence[float | None]]) -> str:
+    """Draw a bar with its number for each row and figure, the figures side by side, each with a scale of its own."""
+    left = _gutter(labels)
+    span = (WIDTH - left) / len(panels)
+    room = span - PANEL_GAP - 34  # a number stands behind its bar
+    parts = []
+    for row, label in enumerate(labels):
+        parts.append(plot.text(0, TOP + ROW * (row + 1.5), plot.shortened(label, left - 8)))
+    for index, (title, values) in enumerate(panels.items()):
+        start = left + index * span
+        parts.append(plot.text(start, TOP + ROW * 0.4, title))
+        longest = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
+        for row, value in enumerate(values):
+            if value is not None:
+                length, top = max(room * abs(value) / longest, 0.8), TOP + ROW * (row + 1.15)
+                colour = COLOURS[index % len(COLOURS)] if value >= 0 else GREY
+                parts.append(plot.box(start, top, length, ROW * 0.7, colour))
+                parts.append(plot.text(start + length + 4, TOP + ROW * (row + 1.5), short_number(value)))
+    return plot.picture(WIDTH, TOP + ROW * (len(labels) + 1.5), parts, ", ".join(panels))
 
 
-def one_axes(x_label: str, y_label: str, size: tuple[float, float] = (6.4, 3.4)) -> tuple[Figure, Axes]:
-    """Return a figure of a size in inches with one labelled axes."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    return figure, axes
-
-
-def _floats(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = (np.array(values, dtype=np.float64) for values in curve)
-    return x, y
-
-
-def whole_ticks(axes: Axes) -> None:
-    """Label whole numbers alone, and no more of them than there is room for."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+def short_number(value: float) -> str:
+    """Return a number of about three digits: 1234, 56.7, 0.0120."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == 0 else f"{value:#.3g}".rstrip(".")
 
 
 def as_file(picture: str) -> str:
     """Return a picture of a page as the text of a file of its own: dark on white, whatever the theme around it."""
     width, height = (float(size) for size in re.findall(r'viewBox="0 0 (\S+) (\S+)"', picture)[0])
     opening = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        '<svg xmlns="http://www.w3.org/2000/svg" '
         f'width="{width:g}pt" height="{height:g}pt" style="color: #1b1b1b; background: #ffffff"'
     )
     return picture.replace("<svg", opening, 1)
 
 
-def svg_text(figure: Figure) -> str:
-    """Return the picture without document type, addresses and style sheet."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mmcl"}):
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True, bbox_inches="tight")
-    text = buffer.getvalue()
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :]).replace(INK, "currentColor")
-    text = re.sub(r"<style.*?</style>", "", text, count=1)  # it would hold for the whole page
-    return re.sub(r"<svg[^>]*?viewBox=(\"[^\"]*\")[^>]*>", r'<svg viewBox=\1 role="img">', text, count=1)
+def _line_picture(
+    lines: Sequence[tuple[Entry, Curve]], x_label: str, y_label: str, width: float = WIDTH, whole_x: bool = False
+) -> str:
+    lines = [(entry, (_some(curve[0]), _some(curve[1]))) for entry, curve in lines]
+    xs = [float(x) for _, curve in lines for x in curve[0]] or [0.0]
+    ys = [float(y) for _, curve in lines for y in curve[1] if y is not None] or [0.0]
+    x = Scale(*plot.limits(xs, 0.03), LEFT, width - RIGHT)
+    y = Scale(*plot.limits(ys), TOP + HEIGHT, TOP)
+    parts = plot.axes(Frame(x, y, x_label, y_label, whole_x))
+    for entry, curve in lines:
+        places = [(x(px), None if py is None else y(py)) for px, py in zip(*curve, strict=False)]
+        parts.append(plot.line(places, entry.colour, entry.dashed))
+        for (px, py), value in zip(places, curve[1], strict=False):
+            if py is not None and entry.mark:
+                parts.append(plot.mark(px, py, entry.mark, entry.colour, True, f"{entry.label}: {value:.2f}"))
+    return _with_legend(parts, [entry for entry, _ in lines], TOP + HEIGHT + BELOW, width, f"{y_label} over {x_label}")
+
+
+def _with_legend(parts: list[str], entries: Sequence[Entry], top: float, width: float, label: str) -> str:
+    below, height = plot.legend(entries, 6, top, width - 12)
+    return plot.picture(width, top + height + 4, [*parts, *below], label)
+
+
+def _dotted_frame(frame: Frame, names: Sequence[str], left: float) -> list[str]:
+    parts = []
+    for value in plot.ticks(frame.x.low, frame.x.high):
+        parts.append(plot.rule(frame.x(value), frame.top, frame.x(value), frame.bottom))
+        parts.append(plot.text(frame.x(value), frame.bottom + 12, f"{value:g}", "middle"))
+    for row, name in enumerate(names):
+        parts.append(plot.text(left - 8, frame.y(row), plot.shortened(name, left - 8), "end"))
+        parts.append(plot.rule(left, frame.y(row + 0.5), frame.x.end, frame.y(row + 0.5), 0.4))
+    return parts + plot.labels(frame)
+
+
+def _error_bar(start: float, end: float, y: float, colour: str) -> str:
+    path = f"M{start:.1f} {y:.1f}H{end:.1f}M{start:.1f} {y - 2:.1f}v4M{end:.1f} {y - 2:.1f}v4"
+    return f'<path class="spread" d="{path}" stroke="{colour}" fill="none"/>'
+
+
+def _gutter(names: Sequence[str]) -> float:
+    """Return the width for labels at the left: as wide as they are, within limits."""
+    return min(max(max(map(plot.text_width, names), default=0.0) + 12, 40.0), 0.4 * WIDTH)
+
+
+def _entry(values: Sequence[float | None] | None, index: int) -> float | None:
+    return values[index] if values is not None and index < len(values) else None
+
+
+def _some(values: Sequence[Any]) -> list[Any]:
+    """Return all values or, of very many, some at equal distances and the last."""
+    step = -(-len(values) // MAX_POINTS)
+    return list(values) if step <= 1 else [*values[:-1:step], values[-1]]
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
+def _mark(index: int) -> str:
+    """Return a mark; each round of colours gets another one."""
+    return MARKS[index // len(COLOURS) % len(MARKS)]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import math
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
-from mmcl.report.figures import COLOURS, STYLE, svg_text, whole_ticks
+from mmcl.report import heatmaps, plot
+from mmcl.report.figures import COLOURS
+from mmcl.report.plot import Entry, Frame, Scale
 from mmcl.report.traces import Plane, Trace
 
-PANEL = 2.9  # inches
+PANEL, GAP = 156.0, 14.0
+LEFT, TOP = 34.0, 34.0
 OPACITY = 0.55  # of regions, so that keys stand out
 REACH = 0.5  # keys are drawn up to this far beyond the grid, in widths of the grid
-SMALLEST, LARGEST = 55.0, 260.0  # of keys, in square points; numbers fit into the smallest
+SMALLEST, LARGEST = 55.0, 260.0  # areas of keys over pi; numbers fit into the smallest
+USAGE_WIDTH = 440.0
+MAX_COLUMNS = 600  # of the picture of usage
 Corner = NDArray[np.float64]
 
 
@@ -37,20 +40,21 @@ def decision_regions(traces: Sequence[Trace], class_names: Sequence[str], window
     planes = [(trace, trace.plane) for trace in traces if trace.plane is not None]
     low, high = _frame(planes)
     height = PANEL * min(max(float((high - low)[1] / (high - low)[0]), 0.5), 1.6)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(PANEL * len(planes), height + 0.8), layout="constrained")
-        panels = figure.subplots(1, len(planes), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, (trace, plane) in zip(panels, planes, strict=True):
-            _draw_regions(axes, plane, f"regions_{trace.windows}")
-            outside = _draw_keys(axes, trace, low, high)
-            title = _title(trace.windows, windows)
-            axes.set_title(f"{title}, {outside} keys farther out" if outside else title, fontsize=9)
-            axes.set_xlim(low[0], high[0])
-            axes.set_ylim(low[1], high[1])
-        present = sorted({int(label) for _, plane in planes for label in np.unique(plane.classes)})
-        patches = [Patch(facecolor=_colour(label), label=_name(class_names, label)) for label in present]
-        figure.legend(handles=patches, loc="outside lower center", ncols=8)
-        return svg_text(figure)
+    parts: list[str] = []
+    for index, (trace, plane) in enumerate(planes):
+        left = LEFT + index * (PANEL + GAP)
+        x = Scale(float(low[0]), float(high[0]), left, left + PANEL)
+        frame = Frame(x, Scale(float(low[1]), float(high[1]), TOP + height, TOP))
+        keys, outside = _keys(frame, trace, low, high)
+        parts += [_regions(frame, plane), *_ticks(frame, with_y=index == 0), *keys]
+        parts.append(plot.text(left, TOP - 22, _title(trace.windows, windows)))
+        if outside:
+            parts.append(plot.text(left, TOP - 8, f"{outside} keys farther out"))
+    present = sorted({int(label) for _, plane in planes for label in np.unique(plane.classes)})
+    entries = [Entry(_name(class_names, label), _colour(label), "s") for label in present]
+    width = LEFT + len(planes) * (PANEL + GAP)
+    below, taken = plot.legend(entries, LEFT, TOP + height + 24, width - LEFT - GAP)
+    return plot.picture(width, TOP + height + 28 + taken, [*parts, *below], "decision regions")
 
 
 def unit_usage(traces: Sequence[Trace]) -> str:
@@ -63,30 +67,27 @@ def unit_usage(traces: Sequence[Trace]) -> str:
     shares = win_shares(np.stack([trace.usage for trace in traces if trace.usage is not None]))
     banks, units = shares.shape[1:]
     rows = shares.reshape(len(shares), -1).T
-    spans = np.diff(windows)
+    height = min(max(11.0 * len(rows), 90.0), 280.0)
+    x = Scale(float(windows[0]), float(windows[-1]), LEFT + 14, LEFT + 14 + USAGE_WIDTH)
+    y = Scale(-0.5, len(rows) - 0.5, 8.0, 8.0 + height)
+    frame = Frame(x, y, y_label="unit" if banks == 1 else "unit, bank after bank")
+    parts = [_usage_image(frame, rows, windows), *plot.labels(frame)]
+    for value in plot.ticks(0, len(rows) - 1, 6, whole=True):
+        parts.append(plot.text(x.start - 6, y(value), f"{value:g}", "end"))
+    for end in units * np.arange(1, banks):
+        parts.append(plot.rule(x.start, y(end - 0.5), x.end, y(end - 0.5), 0.7))
+    parts += heatmaps.colour_bar("cividis", x.end + 12, 8.0, height, "0", f"{rows.max():.2g}", "share of wins")
+    bottom = frame.bottom
     scrambles = [trace.scrambles for trace in traces if trace.scrambles is not None]
-    with_scrambles = len(scrambles) == len(traces)
-    height = min(max(0.12 * len(rows), 1.4), 4.0)
-    with matplotlib.rc_context(STYLE):
-        ratios = [height, 0.8] if with_scrambles else [height]
-        figure = Figure(figsize=(3 * PANEL, sum(ratios) + 0.7), layout="constrained")
-        panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-        extent = (windows[0], windows[-1], len(rows) - 0.5, -0.5)
-        image = panels[0].imshow(
-            np.repeat(rows, spans, axis=1), cmap="cividis", vmin=0, aspect="auto", interpolation="none", extent=extent
-        )
-        figure.colorbar(image, ax=panels[0], label="share of wins", fraction=0.046)
-        for end in units * np.arange(1, banks):
-            panels[0].axhline(end - 0.5, color="#ffffff", linewidth=0.4)
-        panels[0].set_ylabel("unit" if banks == 1 else "unit, bank after bank")
-        whole_ticks(panels[0])
-        if with_scrambles:
-            panels[1].stairs(np.diff(scrambles) / spans, windows, color=COLOURS[1], fill=True)
-            panels[1].set_ylabel("scrambles")
-            panels[1].yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        panels[-1].set_xlabel("distributions met")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg_text(figure)
+    if len(scrambles) == len(traces):
+        bottom += 64
+        parts += _stairs(x, bottom, np.diff(scrambles) / np.diff(windows), windows)
+    below = Frame(x, Scale(0, 1, bottom, bottom - 1), "distributions met")
+    for value in plot.ticks(x.low, x.high, 8, whole=True):
+        parts.append(plot.rule(x(value), bottom, x(value), bottom + 4, 0.8))
+        parts.append(plot.text(x(value), bottom + 12, f"{value:g}", "middle"))
+    parts += plot.labels(below)
+    return plot.picture(x.end + 62, bottom + 38, parts, "share of wins of each unit")
 
 
 def win_shares(usage: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,6 +113,8 @@ def _frame(planes: Sequence[tuple[Trace, Plane]]) -> tuple[Corner, Corner]:
     """Return the lower and upper corner of one frame for all pictures: the grids, and keys that are not far from it."""
     low = np.min([(plane.xs[0], plane.ys[0]) for _, plane in planes], axis=0)
     high = np.max([(plane.xs[-1], plane.ys[-1]) for _, plane in planes], axis=0)
+    step = np.max([(plane.xs[1] - plane.xs[0], plane.ys[1] - plane.ys[0]) for _, plane in planes], axis=0)
+    low, high = low - step / 2, high + step / 2  # each place of a grid is drawn half a step around it
     reach = REACH * (high - low)
     points = np.concatenate([low[None], high[None], *(trace.keys for trace, _ in planes if trace.keys is not None)])
     near = points[((points >= low - reach) & (points <= high + reach)).all(axis=1)]
@@ -120,32 +123,73 @@ def _frame(planes: Sequence[tuple[Trace, Plane]]) -> tuple[Corner, Corner]:
     return np.where(lowest < low, lowest - border, low), np.where(highest > high, highest + border, high)
 
 
-def _draw_regions(axes: Axes, plane: Plane, name: str) -> None:
-    """Draw the classes; without a name, equal pictures would share an id."""
+def _regions(frame: Frame, plane: Plane) -> str:
+    """Return the classes of a grid as an image; each pixel reaches half a step around its place."""
     half = (plane.xs[1] - plane.xs[0]) / 2, (plane.ys[1] - plane.ys[0]) / 2
-    extent = (plane.xs[0] - half[0], plane.xs[-1] + half[0], plane.ys[0] - half[1], plane.ys[-1] + half[1])
-    colours = np.array([_colour(label) for label in range(int(plane.classes.max()) + 1)])
-    image = axes.imshow(colours[plane.classes], origin="lower", extent=extent, interpolation="none", aspect="equal")
-    image.set_gid(name)
+    left, right = frame.x(plane.xs[0] - half[0]), frame.x(plane.xs[-1] + half[0])
+    top, bottom = frame.y(plane.ys[-1] + half[1]), frame.y(plane.ys[0] - half[1])
+    classes = np.ascontiguousarray(plane.classes[::-1].astype(np.uint8))  # the first row is the lowest
+    image = Image.frombytes("P", (classes.shape[1], classes.shape[0]), classes.tobytes())
+    image.putpalette(b"".join(bytes.fromhex(_colour(label)[1:]) for label in range(int(classes.max()) + 1)))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    address = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<image x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
+        f'preserveAspectRatio="none" opacity="{OPACITY}" style="image-rendering:pixelated" href="{address}"/>'
+    )
 
 
-def _draw_keys(axes: Axes, trace: Trace, low: Corner, high: Corner) -> int:
-    """Draw the keys inside the frame, much used ones below little used ones; return how many are outside."""
+def _ticks(frame: Frame, with_y: bool) -> list[str]:
+    parts = []
+    for value in plot.ticks(frame.x.low, frame.x.high, 4):
+        parts.append(plot.text(frame.x(value), frame.bottom + 11, f"{value:g}", "middle"))
+    for value in plot.ticks(frame.y.low, frame.y.high, 4) if with_y else ():
+        parts.append(plot.text(frame.x.start - 5, frame.y(value), f"{value:g}", "end"))
+    return parts
+
+
+def _keys(frame: Frame, trace: Trace, low: Corner, high: Corner) -> tuple[list[str], int]:
+    """Return the keys inside the frame, much used ones below little used ones, and how many are outside."""
     if trace.keys is None:
-        return 0
+        return [], 0
     usage = np.zeros(len(trace.keys)) if trace.usage is None else trace.usage.ravel()
-    sizes = SMALLEST + (LARGEST - SMALLEST) * usage / max(usage.max(), 1)
+    areas = SMALLEST + (LARGEST - SMALLEST) * usage / max(usage.max(), 1)
+    parts: list[str] = []
     outside = 0
     for key in np.argsort(-usage, kind="stable"):
         position = trace.keys[key]
         if (position < low).any() or (position > high).any():
             outside += 1
             continue
-        axes.scatter(position[0], position[1], s=sizes[key], color="#000000", edgecolors="#ffffff", linewidths=0.8)
-        axes.annotate(
-            str(key), (position[0], position[1]), color="#ffffff", fontsize=6, ha="center", va="center_baseline"
+        x, y = frame.x(float(position[0])), frame.y(float(position[1]))
+        radius = math.sqrt(areas[key] / math.pi)
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.2f}" fill="#000" stroke="#fff" stroke-width=".8"/>'
         )
-    return outside
+        parts.append(plot.text(x, y - 1.3, str(key), "middle", ' fill="#fff" font-size="7.5"'))
+    return parts, outside
+
+
+def _usage_image(frame: Frame, rows: NDArray[np.float64], windows: NDArray[np.int64]) -> str:
+    columns = np.repeat(np.arange(rows.shape[1]), np.diff(windows))
+    columns = columns[:: -(-len(columns) // MAX_COLUMNS)]
+    address = heatmaps.image(rows[:, columns] / (rows.max() or 1.0), "cividis")
+    width, height = frame.x.end - frame.x.start, frame.bottom - frame.top
+    return heatmaps.placed(address, frame.x.start, frame.top, width, height)
+
+
+def _stairs(x: Scale, bottom: float, values: NDArray[np.float64], windows: NDArray[np.int64]) -> list[str]:
+    """Return values between windows as steps of 44 in height, with their axis."""
+    y = Scale(0, float(values.max()) or 1.0, bottom, bottom - 44)
+    steps = "".join(
+        f"V{y(float(value)):.1f}H{x(float(end)):.1f}" for value, end in zip(values, windows[1:], strict=True)
+    )
+    parts = [f'<path d="M{x.start:.1f} {bottom:.1f}{steps}V{bottom:.1f}z" fill="{COLOURS[1]}"/>']
+    for value in plot.ticks(0, y.high, 2, whole=True):
+        parts.append(plot.text(x.start - 6, y(value), f"{value:g}", "end"))
+    parts.append(plot.rule(x.start, bottom, x.end, bottom, 0.8))
+    return parts + plot.labels(Frame(x, y, y_label="scrambles"))
 
 
 def _title(passed: int, windows: int) -> str:
@@ -154,8 +198,8 @@ def _title(passed: int, windows: int) -> str:
     return f"after {passed} of {windows} distributions" if passed else "before the stream"
 
 
-def _colour(label: int) -> tuple[float, float, float, float]:
-    return to_rgba(COLOURS[label % len(COLOURS)], OPACITY)
+def _colour(label: int) -> str:
+    return COLOURS[label % len(COLOURS)]
 
 
 def _name(class_names: Sequence[str], label: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,17 @@ import numpy as np
 from mmcl.errors import UserError
 from mmcl.report import figures
 from mmcl.report.comparison import Cell, ComparedTable
+from mmcl.report.costs import costs_of
 from mmcl.report.figures import Curve
 from mmcl.report.memory_sweep import Sweep
 from mmcl.whole_files import write_whole
 
 FIGURE = "last_accuracy"
 FORMAT = ".svg"
+MAX_BARS = 60  # rows; more of them are for the table to tell
+Units = Mapping[str, tuple[float, float]]  # size of each, and from which value on it suits
+TIMES: Units = {"s": (1.0, 0.0), "min": (60.0, 180.0), "h": (3600.0, 10800.0)}
+SIZES: Units = {"KiB": (2.0**10, 0.0), "MiB": (2.0**20, figures.SMALL_BYTES)}
 Line = dict[str, Cell]
 
 
@@ -24,14 +29,15 @@ def table_pictures(compared: ComparedTable) -> dict[str, str]:
     if compared.table.columns:
         # One data set alone needs no picture beside its column.
         several = len(compared.table.columns) > 1
-        return _with_caption(compared, "Accuracy on each data set") if several else {}
-    if _of_streams(compared):
-        return _with_caption(compared, "Accuracy after the stream")
-    pictures = _curves(compared)
+        pictures = _with_caption(compared, "Accuracy on each data set") if several else {}
+    elif _of_streams(compared):
+        pictures = _with_caption(compared, "Accuracy after the stream")
+    else:
+        pictures = _curves(compared)
     sweeps = {entry.row.label: entry.sweep for entry in compared.rows if entry.sweep is not None}
     if sweeps:
         pictures["Average incremental accuracy over memory"] = sweep_picture(sweeps)
-    return pictures
+    return pictures | _bars(compared)
 
 
 def figure_of_table(compared: ComparedTable) -> str:
@@ -124,3 +130,30 @@ def _curves(compared: ComparedTable) -> dict[str, str]:
         return {}
     caption = "Accuracy over classes" + (", ours solid and printed dashed" if printed else "")
     return {caption: figures.accuracy_curves(ours, printed)}
+
+
+def _bars(compared: ComparedTable) -> dict[str, str]:
+    """Draw what rows forget and cost beside each other; of a single row, its line of the table says all."""
+    rows = [entry for entry in compared.rows if entry.measured][:MAX_BARS]
+    costs = [costs_of(entry.results) for entry in rows]
+    seconds = [cost.seconds for cost in costs]
+    kept = [cost.kept_bytes for cost in costs]
+    time, second = _unit(seconds, TIMES)
+    unit, byte = _unit(kept, SIZES)
+    panels: dict[str, list[float | None]] = {
+        "forgetting": [entry.cell("forgetting").ours for entry in rows],
+        f"time ({time})": [None if value is None else value / second for value in seconds],
+        "images/s": [cost.images_per_second for cost in costs],
+        f"kept ({unit})": [None if value is None else value / byte for value in kept],
+    }
+    panels = {title: values for title, values in panels.items() if any(values)}
+    if len({tuple(result.path for result in entry.results) for entry in rows}) < 2 or not panels:
+        return {}
+    caption = "Forgetting and cost of each row" if "forgetting" in panels else "Cost of each row"
+    return {caption: figures.row_bars([entry.row.label for entry in rows], panels)}
+
+
+def _unit(values: Sequence[float | None], units: Units) -> tuple[str, float]:
+    """Return the unit that suits the largest value, and its size; ``units`` ascend."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    return [(name, size) for name, (size, least) in units.items() if largest >= least][-1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmcl.report import page
+from mmcl.report import run_section
 from mmcl.report.page import write_report
 from mmcl.report.retrieved import query_of, read_retrievals, write_retrieval_page
 from mmcl.report.store import find_results
@@ -98,7 +98,7 @@ def test_a_page_has_room_for_some_runs(tmp_path: Path, monkeypatch: pytest.Monke
     for name in "abc":
         write(tmp_path / "runs" / name, dataset_content())
         size = put(tmp_path / "runs" / name, query()).stat().st_size
-    monkeypatch.setattr(page, "RETRIEVAL_BYTES", 2 * size)
+    monkeypatch.setattr(run_section, "RETRIEVAL_BYTES", 2 * size)
     text = report_of(tmp_path / "runs")
     assert text.count("<summary>unseen") == 2
     assert f"1 runs retrieved. One alone: mmcl report {tmp_path / 'runs/c'}" in text

@@ -34,8 +34,7 @@ def texts(picture: str) -> list[str]:
 
 def radii(picture: str) -> list[float]:
     """Return the radii of dots in the order in which they are drawn."""
-    shapes = {name: float(radius) for name, radius in re.findall(r'<path id="(\w+)" d="M 0 ([1-9][\d.]*)', picture)}
-    return [shapes[name] for name in re.findall(r'<use xlink:href="#(\w+)"', picture) if name in shapes]
+    return [float(radius) for radius in re.findall(r'<circle [^>]*r="([\d.]+)"', picture)]
 
 
 def numbers(picture: str, count: int) -> set[str]:
@@ -98,7 +97,7 @@ def test_unused_keys_are_all_of_one_size() -> None:
 def test_keys_near_the_grid_are_drawn_and_farther_ones_are_told() -> None:
     keys = np.array([[1.5, 0.0], [0.0, 0.0], [50.0, 0.0], [0.0, -1e6]])
     picture = decision_regions([Trace(1, plane(0, 0, 0, 0, 1), keys)], NAMES, 2)
-    assert "after 1 of 2 distributions, 2 keys farther out" in texts(picture)
+    assert {"after 1 of 2 distributions", "2 keys farther out"} <= set(texts(picture))
     assert len(radii(picture)) == 2
 
 

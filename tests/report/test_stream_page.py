@@ -21,14 +21,14 @@ def page_of(folder: Path, *tables: Table) -> tuple[Reader, str]:
 def test_a_stream_is_no_sequence_of_classes(tmp_path: Path) -> None:
     write_stream(tmp_path / "run")
     reader, text = page_of(tmp_path)
-    assert reader.seen["svg"] == 2 + 4  # regions and usage; curve, two matrices, bytes
+    assert reader.seen["svg"] == 2 + 5  # regions and usage; curve, matrix, its lines, confusion, bytes
     assert len(set(reader.ids)) == len(reader.ids)
     for words in ("classes seen", "classes of task", "images/s", "after task", "each data set"):
         assert words not in text
     for words in ("decision regions", "after 2 of 4 distributions", "distributions met", "after distribution"):
         assert words in text
     assert "<td>part 3</td>" in text
-    assert "<td>0.50 KiB</td>" in text
+    assert '<td data-sort="512">0.50 KiB</td>' in text
 
 
 def test_validation_is_kept_apart_from_test_readouts(tmp_path: Path) -> None:
