@@ -10,8 +10,8 @@ from torch import Tensor
 
 def class_rows(labels: Tensor) -> list[Tensor]:
     """Return the rows of each class that occurs in labels ``(N,)``: class ascending, in order inside one."""
-    order = torch.argsort(labels, stable=True)
-    sizes = torch.unique_consecutive(labels[order], return_counts=True)[1]
+    ordered, order = torch.sort(labels, stable=True)
+    sizes = torch.unique_consecutive(ordered, return_counts=True)[1]
     return list(torch.split(order, sizes.tolist())) if len(labels) else []
 
 

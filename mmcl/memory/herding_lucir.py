@@ -6,8 +6,6 @@ in the form of Welling's herding (ICML 2009), where a weight moves on at every s
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +15,10 @@ from mmcl.memory.class_rows import class_rows, runs_of_classes
 
 STEPS = 1000
 MOST_OF_A_CLASS = 500
+STEPS_AT_ONCE = 16
 TIE_STEP = 1e-13  # what one place costs: of rows that are equal but for rounding, the first wins
+SMALLEST = 2.0**-1022  # of float64: stands for the square of rows of zeros, so that their scale is a number
+SAFE_SCALE = 1e15  # float32 scores stand for rows that need less than this, or its inverse, to have norm 1
 RUN_BYTES = 4 * 2**20  # float32 rows that the processor's cache keeps from step to step
 
 Floats = NDArray[np.floating]
@@ -37,7 +38,7 @@ def herd_lucir(features: Tensor, labels: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: features that are not finite.
     """
-    vectors = features.cpu().numpy()
+    vectors = features.to("cpu", torch.promote_types(features.dtype, torch.float32)).numpy()
     groups = class_rows(labels.cpu())
     runs = runs_of_classes(groups, lambda longest: 4 * vectors.shape[1], RUN_BYTES)
     limit = min(count, MOST_OF_A_CLASS)
@@ -48,87 +49,101 @@ def herd_lucir(features: Tensor, labels: Tensor, count: int) -> Tensor:
 def _herd_run(vectors: Floats, groups: list[Integers], limit: int) -> list[Integers]:
     """Herd classes side by side; return the chosen rows of ``(N, D)`` of each class, best first."""
     herd = _Herd(vectors, groups)
-    wanted = np.array([min(limit, len(group)) for group in groups])
-    places = np.empty((0, len(groups)), dtype=np.int64)
+    wanted = [min(limit, len(group)) for group in groups]
+    ranked: list[dict[int, None]] = [{} for _ in groups]
+    left = STEPS
     # No class can be done before as many steps as it lacks ranks; those that are done go on, and are cut afterwards.
-    while (steps := min(int((wanted - herd.ranked()).max()), STEPS - len(places))) > 0:
-        places = np.concatenate([places, herd.steps(steps)])
-    lines = zip(groups, places.T.tolist(), wanted.tolist(), strict=True)
-    return [group[list(dict.fromkeys(line))[:most]] for group, line, most in lines]
+    while (lacking := max(most - len(places) for most, places in zip(wanted, ranked, strict=True))) > 0 < left:
+        led_to = herd.steps(min(lacking, left, STEPS_AT_ONCE))
+        left -= len(led_to)
+        for places, line in zip(ranked, led_to.T.tolist(), strict=True):
+            places.update(dict.fromkeys(line))
+    return [group[list(places)[:most]] for group, most, places in zip(groups, wanted, ranked, strict=True)]
 
 
 class _Herd:
     """Classes padded to the longest of them, with their weights w.
 
-    Scores are float32. Where the two best of a class are closer than float32 can tell, float64 decides.
+    Scores are formed in the type of the features, float32 as a rule. Some steps are taken with them at once. Then the
+    two best scores of every step and class are compared: where they are closer than that type can tell, the rule in
+    float64 decides, and the steps behind one that it decides otherwise are taken by it, too.
     """
 
     def __init__(self, vectors: Floats, groups: list[Integers]) -> None:
-        shape = len(groups), max(len(group) for group in groups)
-        self.vectors, self.groups = vectors, groups
-        self.rows = np.zeros(shape, np.int64)
+        longest, dim = max(len(group) for group in groups), vectors.shape[1]
+        shape = len(groups), longest
+        self.groups = groups
+        room = torch.zeros(*shape, dim, dtype=torch.float32 if vectors.dtype == np.float32 else torch.float64)
+        self.rows = room.numpy()  # torch's memory is aligned to what the processor loads
         self.scale = np.ones(shape)  # rows times scale have norm 1
-        self.rough_v = np.zeros((*shape, vectors.shape[1]), np.float32)
-        self.padding = np.full(shape, -np.inf, np.float32)
-        self.mu = np.zeros((len(groups), vectors.shape[1]))
-        for label, group in enumerate(groups):  # class by class, so that float64 stays in the processor's cache
-            own = slice(0, len(group))
-            values = vectors.take(group, axis=0)
-            exact = values.astype(np.float64)
-            scale = _inverse_norms(exact)
-            self.rows[label, own], self.scale[label, own], self.padding[label, own] = group, scale, 0.0
-            rough_scale = scale.astype(np.float32)[:, None]
-            np.multiply(values, rough_scale, out=self.rough_v[label, own], casting="same_kind")
-            self.mu[label] = scale @ exact / len(group)
-        self.w = self.mu.copy()
-        self.met = np.zeros(shape, bool)
+        self.padding = np.zeros(shape, self.rows.dtype)
+        self.w = np.empty((len(groups), dim))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for label, group in enumerate(groups):  # class by class, so that float64 stays in the processor's cache
+                own = slice(0, len(group))
+                exact = vectors.take(group, axis=0, out=self.rows[label, own], mode="clip").astype(np.float64)
+                squares = np.matmul(exact[:, None], exact[:, :, None])[:, 0, 0]
+                scale = np.reciprocal(np.sqrt(np.maximum(squares, SMALLEST)), out=self.scale[label, own])
+                np.matmul(scale, exact, out=self.w[label])
+                self.padding[label, len(group) :] = -np.inf
+        self.w /= np.array([[len(group)] for group in groups])
+        if not (np.isfinite(self.w).all() and self.scale.all()):
+            raise ValueError("herding needs finite features; some are NaN or infinite")
+        self.scale[self.scale == SMALLEST**-0.5] = 1.0  # rows of zeros
+        self.mu = self.w
+        self.rounding = np.full(len(groups), (dim + 4) * float(np.finfo(self.rows.dtype).eps))
+        is_safe = (self.scale.max(1) < SAFE_SCALE) & (self.scale.min(1) > 1 / SAFE_SCALE)
+        self.rounding[~is_safe] = np.inf
 
     def steps(self, count: int) -> Integers:
         """Take steps in all classes; return the places that they lead to, ``(count, C)``."""
-        classes, longest, dim = self.rough_v.shape
-        rows, scale = self.rows.reshape(-1), self.scale.reshape(-1, 1)
+        classes, longest, dim = self.rows.shape
+        rows, row_scale = self.rows.reshape(-1, dim), self.scale.reshape(-1, 1)
+        w_column = np.empty((classes, dim, 1), rows.dtype)
         first = np.arange(0, classes * longest, longest)
-        scores = np.empty((classes, longest, 1), np.float32)
-        lines, flat = scores[:, :, 0], scores.reshape(-1)
-        is_padded = bool(self.padding.any())
-        rounding = float(np.finfo(np.float32).eps) * dim
+        scores = np.empty((count, classes, longest, 1), rows.dtype)
         places = np.empty((count, classes), np.int64)
-        for place in places:
-            self._rough_scores(scores)
-            if is_padded:
-                lines += self.padding
-            lines.argmax(1, out=place)
-            chosen = first + place
-            lead = flat.take(chosen)
-            flat[chosen] = -np.inf
-            lead -= lines.max(1)
-            doubt = rounding * math.sqrt(np.vdot(self.w, self.w))
-            if lead.min() <= doubt:
-                for label in (lead <= doubt).nonzero()[0].tolist():
-                    place[label] = self._exact_place(label)
-                    chosen[label] = first[label] + place[label]
-            self.w += self.mu
-            self.w -= self.vectors.take(rows.take(chosen), axis=0) * scale.take(chosen, axis=0)
-        self.met[np.arange(classes), places] = True
+        ws = np.empty((count + 1, classes, dim))
+        ws[0] = self.w
+        is_padded = bool(self.padding.any())
+        with np.errstate(invalid="ignore", over="ignore"):  # vector units may raise flags for lanes without a number
+            scale = self.scale.astype(rows.dtype)
+            for rough, place, w, moved in zip(scores, places, ws, ws[1:], strict=False):
+                w_column[:, :, 0] = w
+                np.matmul(self.rows, w_column, out=rough)
+                lines = rough[:, :, 0]
+                np.multiply(lines, scale, out=lines)
+                if is_padded:
+                    np.add(lines, self.padding, out=lines)
+                chosen = first + lines.argmax(1, out=place)
+                np.add(w, self.mu, out=moved)
+                np.subtract(moved, rows.take(chosen, axis=0) * row_scale.take(chosen, axis=0), out=moved)
+            self._settle(scores.reshape(count, classes, longest), places, ws)
+        self.w = ws[-1]
         return places
 
-    def ranked(self) -> Integers:
-        """Return how many rows of each class were met, ``(C,)``."""
-        counts: Integers = self.met.sum(1)
-        return counts
+    def _settle(self, scores: Floats, places: Integers, ws: Floats) -> None:
+        """Let float64 decide where the two best of ``(T, C, N)`` are too close; correct places and weights."""
+        flat, best = scores.reshape(-1), places + np.arange(0, scores.size, scores.shape[2]).reshape(places.shape)
+        lead = flat.take(best)
+        flat[best] = -np.inf
+        lead -= scores.max(2)
+        lengths = np.sqrt(np.square(ws[:-1]).sum(2))
+        is_doubtful = ~(lead > self.rounding * lengths + TIE_STEP * scores.shape[2])  # so, too, where there is NaN
+        if not is_doubtful.any():
+            return
+        for label in is_doubtful.any(0).nonzero()[0].tolist():
+            self._settle_class(label, is_doubtful[:, label].nonzero()[0].tolist(), places[:, label], ws[:, label])
 
-    def _rough_scores(self, scores: Floats) -> None:
-        with np.errstate(invalid="ignore"):  # vector units may raise the flag for lanes that hold no number
-            np.matmul(self.rough_v, self.w.astype(np.float32)[:, :, None], out=scores)
-
-    def _exact_place(self, label: int) -> int:
-        group = self.groups[label]
-        scores = self.vectors[group].astype(np.float64) @ self.w[label] * self.scale[label, : len(group)]
-        return int((scores - TIE_STEP * np.arange(len(group))).argmax())
-
-
-def _inverse_norms(vectors: Floats) -> Floats:
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    if not np.isfinite(norms).all():
-        raise ValueError("herding needs finite features; some are NaN or infinite")
-    return 1 / np.where(norms > 0, norms, 1.0)
+    def _settle_class(self, label: int, doubtful: list[int], places: Integers, ws: Floats) -> None:
+        size = len(self.groups[label])
+        rows, scale = self.rows[label, :size].astype(np.float64), self.scale[label, :size]
+        ties = TIE_STEP * np.arange(size)
+        is_wrong = False
+        for step in range(doubtful[0], len(places)):
+            if is_wrong or step in doubtful:
+                place = int((rows @ ws[step] * scale - ties).argmax())
+                is_wrong = is_wrong or place != places[step]
+            if is_wrong:
+                places[step] = place
+                ws[step + 1] = ws[step] + self.mu[label] - rows[place] * scale[place]

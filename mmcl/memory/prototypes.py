@@ -24,7 +24,7 @@ from mmcl.memory.ranking import LOWEST_KEY, pair_products, rank_keys, ranked_pla
 
 NORM_FLOOR = 1e-12
 _BLOCK_BYTES = 2**28  # of the rows of classes that are worked on together, each padded to the largest
-_CACHE_BYTES = 2**22  # of rows that are read twice while the processor's cache holds them
+_CACHE_BYTES = 2**23  # of rows that are read three times while the processor's cache holds them
 _NAMED_CLASSES = 8
 _NEEDED = {
     "text": "every class of a memory needs at least one. Bring its sentences, or leave the class out",
@@ -151,12 +151,13 @@ def consensus(images: Tensor, texts: Tensor) -> Consensus:
 
 def class_consensus(images: ClassBlock, texts: ClassBlock) -> Consensus:
     """Return :func:`consensus` of each class, one behind the other."""
-    image_sums, to_unit = _unit_sums(images)
-    text_sums, text_to_unit = _unit_sums(texts)
-    return Consensus(
-        _products_with_own(images, text_sums).mul_(to_unit),
-        _products_with_own(texts, image_sums).mul_(text_to_unit),
-    )
+    if images.features.device.type != "cpu":
+        return _consensus_of_span(images, texts)
+    of_images, of_texts = _side_of(images), _side_of(texts)
+    rows_at_once = _CACHE_BYTES // (4 * max(1, images.features.shape[1]))
+    spans = _spans((images.counts + texts.counts).tolist(), rows_at_once)
+    parts = [_consensus_of_span(of_images.block(*span), of_texts.block(*span)) for span in spans]
+    return Consensus(*(torch.cat(side) for side in zip(*parts, strict=True)))
 
 
 def best(worth: Tensor, top: int) -> Tensor:
@@ -230,7 +231,15 @@ class _Side(NamedTuple):
 
 def _side(rows: ClassRows, class_count: int) -> _Side:
     counts = torch.bincount(rows.classes, minlength=class_count)
-    return _Side(rows.features, _order(rows.classes), counts, [0, *counts.cumsum(0).tolist()])
+    return _Side(rows.features, _order(rows.classes), counts, _starts(counts))
+
+
+def _side_of(block: ClassBlock) -> _Side:
+    return _Side(block.features, None, block.counts, _starts(block.counts))
+
+
+def _starts(counts: Tensor) -> list[int]:
+    return [0, *counts.cumsum(0).tolist()]
 
 
 def _order(classes: Tensor) -> Tensor | None:
@@ -250,17 +259,19 @@ def _spans(sizes: list[int], rows_at_once: int) -> Iterator[tuple[int, int]]:
         yield first, len(sizes)
 
 
+def _consensus_of_span(images: ClassBlock, texts: ClassBlock) -> Consensus:
+    image_sums, to_unit = _unit_sums(images)
+    text_sums, text_to_unit = _unit_sums(texts)
+    return Consensus(
+        _products_with_own(images, text_sums).mul_(to_unit),
+        _products_with_own(texts, image_sums).mul_(text_to_unit),
+    )
+
+
 def _unit_sums(block: ClassBlock) -> tuple[Tensor, Tensor]:
     """Return the sum float32 ``(c, D)`` of the unit rows of each class, and what makes each row a unit ``(n,)``."""
-    sums, to_unit = block.features.new_empty(len(block.counts), block.features.shape[1]), []
-    sizes, start = block.counts.tolist(), 0
-    for first, last in _spans(sizes, _CACHE_BYTES // (4 * max(1, sums.shape[1]))):
-        end = start + sum(sizes[first:last])
-        rows, counts = block.features[start:end], block.counts[first:last]
-        to_unit.append(inverse_norms(rows))
-        sums[first:last] = _sums(rows, torch.arange(len(rows), device=rows.device), counts, to_unit[-1])
-        start = end
-    return sums, torch.cat(to_unit)
+    to_unit = inverse_norms(block.features)
+    return _sums(block.features, torch.arange(len(to_unit), device=to_unit.device), block.counts, to_unit), to_unit
 
 
 def _sums(features: Tensor, rows: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -270,9 +281,8 @@ def _sums(features: Tensor, rows: Tensor, counts: Tensor, weights: Tensor | None
 
 def _products_with_own(block: ClassBlock, of_classes: Tensor) -> Tensor:
     """Return the product ``(n,)`` of each row with that of its class in ``(c, D)``."""
-    numbers = torch.arange(len(of_classes), device=of_classes.device)
-    ones = block.counts.new_ones(len(block.features))
-    return pair_products(block.features, ones, of_classes, torch.repeat_interleave(numbers, block.counts))
+    members = torch.arange(len(block.features), device=of_classes.device)
+    return pair_products(of_classes, block.counts, block.features, members)
 
 
 def _mean_of_best(block: ClassBlock, worth: Tensor, top: int | None) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,13 +68,47 @@ def monotone(bits: Tensor) -> Tensor:
     return (bits >> (torch.iinfo(bits.dtype).bits - 1)).bitwise_and_(largest).bitwise_xor_(bits)
 
 
+def kth_largest(table: Tensor, k: int) -> Tensor:
+    """Return the k-th largest whole number of each row of ``(B, L)``: ``(B, 1)``."""
+    if table.device.type != "cpu":
+        return table.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    place = table.shape[1] - k  # numpy's selection uses vector units
+    return torch.from_numpy(np.partition(table.numpy(), place, axis=1)[:, place, None])
+
+
+def largest(table: Tensor, k: int) -> Tensor:
+    """Return the k largest whole numbers of each row of ``(B, L)``, largest first: ``(B, k)``."""
+    if table.device.type != "cpu":
+        return table.topk(k, dim=1).values
+    ascending = torch.from_numpy(np.sort(table.numpy(), axis=1))
+    return ascending[:, table.shape[1] - k :].flip(1)
+
+
+def places_of_true(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row and column int64 ``(P,)`` of what is true in ``(B, L)``, row by row."""
+    if table.device.type != "cpu":
+        rows, columns = table.nonzero(as_tuple=True)
+        return rows, columns
+    places = torch.from_numpy(np.flatnonzero(table.numpy()))
+    rows = places.div(max(1, table.shape[1]), rounding_mode="floor")
+    return rows, places - rows * table.shape[1]
+
+
 def _sampled_products(left: Tensor, counts: Tensor, right: Tensor, partners: Tensor) -> Tensor:
     """Form the products as entries of a sparse matrix: each is one sum along two rows, and nothing is gathered."""
-    starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        wanted = torch.sparse_csr_tensor(
-            starts, partners, torch.zeros(len(partners)), (len(left), len(right)), check_invariants=False
-        )
+    _warn_of_sparse_tensors()
+    starts = counts.new_zeros(len(counts) + 1)
+    torch.cumsum(counts, 0, out=starts[1:])
+    shape, zeros = (len(left), len(right)), torch.zeros(len(partners))
+    wanted = torch.sparse_csr_tensor(starts, partners, zeros, shape, check_invariants=False)
     products: Tensor = torch.sparse.sampled_addmm(wanted, left, right.T, beta=0).values()
     return products
+
+
+@cache
+def _warn_of_sparse_tensors() -> None:
+    """Let torch say once, unheard, that they are in beta; to hold warnings back takes longer than a small product."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        none = torch.zeros(0, dtype=torch.int64)
+        torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.int64), none, torch.zeros(0), (0, 0), check_invariants=False)

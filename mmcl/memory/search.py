@@ -17,7 +17,17 @@ from torch.nn.functional import normalize
 
 from mmcl.errors import UserError, nearest
 from mmcl.memory.prototypes import NORM_FLOOR, inverse_norms
-from mmcl.memory.ranking import LOWEST_KEY, monotone, pair_products, rank_keys, ranked_places, ranked_scores
+from mmcl.memory.ranking import (
+    LOWEST_KEY,
+    kth_largest,
+    largest,
+    monotone,
+    pair_products,
+    places_of_true,
+    rank_keys,
+    ranked_places,
+    ranked_scores,
+)
 
 CHUNK_BYTES = 2**28
 INDEXES = ("exact", "faiss")
@@ -292,8 +302,8 @@ def _near_enough(bits: Tensor, size: int, best: Tensor, bound: float, k: int) ->
         cut = _cut(_least(bits, maxima, best, k), bound).to(coarse)
     reach = monotone(cut.view(bits.dtype))
     members = bits.view(len(bits), _GROUP, -1)
-    query, group = (maxima >= reach).nonzero(as_tuple=True)
-    pair, member = (members[query, :, group] >= reach[query]).nonzero(as_tuple=True)
+    query, group = places_of_true(maxima >= reach)
+    pair, member = places_of_true(members[query, :, group] >= reach[query])
     return query[pair], member * members.shape[2] + group[pair]
 
 
@@ -304,7 +314,7 @@ def _least(bits: Tensor, maxima: Tensor, best: Tensor, k: int) -> Tensor:
         least = ranked_scores(best[:, -1:])
     for table in (_group_maxima(maxima, _GROUPS), maxima, bits):
         if table.shape[1] >= k:
-            reached = table.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+            reached = kth_largest(table, k)
             if bool((reached > torch.iinfo(bits.dtype).min).all()):
                 return torch.maximum(least, monotone(reached).view(_FLOATS[bits.dtype]).float())
     return least
@@ -332,7 +342,7 @@ def _merged(best: Tensor, query: Tensor, counts: Tensor, keys: Tensor, k: int) -
     fresh = best.new_full((len(best), int(counts.max())), LOWEST_KEY)
     fresh[query, place] = keys
     both = torch.cat([best, fresh], dim=1)
-    return both.topk(min(k, both.shape[1]), dim=1).values
+    return largest(both, min(k, both.shape[1]))
 
 
 def _faiss() -> Any:

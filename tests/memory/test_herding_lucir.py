@@ -72,6 +72,27 @@ def test_float64_decides_where_float32_cannot() -> None:
     assert TIE_STEP * len(features) < 1e-10
 
 
+@pytest.mark.parametrize("factors", [(1e-30, 1.0), (1e30, 1.0), (1e-42, 1e30), (1e-42, 0.0)])
+def test_rows_of_any_length_are_herded(factors: tuple[float, float]) -> None:
+    features = features_of("gaussian", 40, 2) * torch.tensor(factors).repeat(20)[:, None]
+    assert herd_lucir(features, torch.zeros(40, dtype=torch.int64), 10).tolist() == herd_by_steps(features, 10)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_of_other_types_are_herded(kind: torch.dtype) -> None:
+    features, labels = features_of("gaussian", 40, 4).to(kind), torch.zeros(40, dtype=torch.int64)
+    assert herd_lucir(features, labels, 10).tolist() == herd_by_steps(features, 10)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "duplicated", "zero rows"])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_steps_at_once_change_nothing(kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = features_of(kind, 50, 6), torch.arange(50) % 3
+    expected = herd_lucir(features, labels, 12)
+    monkeypatch.setattr(herding_lucir, "STEPS_AT_ONCE", at_once)
+    assert torch.equal(herd_lucir(features, labels, 12), expected)
+
+
 def test_a_class_of_equal_rows_gives_its_first_alone() -> None:
     features = torch.cat([torch.ones(6, 3), features_of("gaussian", 6, 1)[:, :3]])
     labels = torch.arange(12) // 6

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcl.memory.ranking import LOWEST_KEY, monotone, pair_products, rank_keys, ranked_places, ranked_scores
+from mmcl.memory.ranking import (
+    LOWEST_KEY,
+    kth_largest,
+    largest,
+    monotone,
+    pair_products,
+    places_of_true,
+    rank_keys,
+    ranked_places,
+    ranked_scores,
+)
 
 NUMBERS = st.floats(width=32, allow_nan=False)
 
@@ -69,3 +79,20 @@ def test_bits_get_the_order_of_the_numbers_and_come_back(kinds: tuple[torch.dtyp
     ordered = monotone(floats.view(kinds[1]))
     assert (ordered[1:] > ordered[:-1]).all()
     assert torch.equal(monotone(ordered).view(kinds[0]), floats)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.data(), st.sampled_from([torch.int16, torch.int32, torch.int64]))
+def test_the_largest_of_each_row_are_found(seed: int, width: int, data: st.DataObject, kind: torch.dtype) -> None:
+    count = data.draw(st.integers(1, width))
+    table = torch.randint(-4, 5, (5, width), generator=torch.Generator().manual_seed(seed)).to(kind)
+    expected = table.sort(dim=1, descending=True).values[:, :count]
+    assert torch.equal(largest(table, count), expected)
+    assert torch.equal(kth_largest(table, count), expected[:, -1:])
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (0, 3), (3, 0)])
+def test_places_of_what_is_true_come_row_by_row(shape: tuple[int, int]) -> None:
+    table = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    for found, expected in zip(places_of_true(table), table.nonzero(as_tuple=True), strict=True):
+        assert torch.equal(found, expected)
