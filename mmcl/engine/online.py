@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from mmcl.benchmarks.online import TEST, OnlineBenchmark
 from mmcl.engine.evaluation import CountAnswers
+from mmcl.engine.predictions import Recorder
 from mmcl.engine.trainers import make_trainer
 from mmcl.methods.online import OnlineMethod
 from mmcl.metrics.stream_metrics import stream_metrics
@@ -43,8 +44,10 @@ class CountDistributions(CountAnswers):
 
     def count(self, readout: str, scores: Tensor, labels: Tensor, batch: EvaluationBatch) -> None:
         """Count what one readout says about a batch."""
-        metrics = self.readouts[answer_name(readout, batch.evaluation)]
-        metrics.update(scores, labels, task=self.task.index, distributions=batch.distributions)
+        name = answer_name(readout, batch.evaluation)
+        self.readouts[name].update(scores, labels, task=self.task.index, distributions=batch.distributions)
+        rows = self.recorder.next_rows(name, len(labels), self.part)
+        self.recorder.add(name, scores, labels, rows, batch.distributions)
 
 
 def evaluate_online(
@@ -53,10 +56,11 @@ def evaluate_online(
     task: StreamTask,
     readouts: Mapping[str, MetricCollection],
     trainer_config: DictConfig,
+    recorder: Recorder,
 ) -> None:
-    """Add the answers after a window to the counts of every readout."""
+    """Add the answers after a window to the counts of every readout, and to the recorder."""
     benchmark.serve_evaluation(task.index)
-    trainer = make_trainer(trainer_config, callbacks=[CountDistributions(readouts, task)])
+    trainer = make_trainer(trainer_config, callbacks=[CountDistributions(readouts, task, recorder)])
     trainer.test(method, datamodule=benchmark, verbose=False)
 
 

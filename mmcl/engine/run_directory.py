@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class RunDirectory:
     """One run's files.
 
     ``identity.json`` says whose directory it is, ``state/`` holds what a resumed run needs, ``metrics.csv`` grows line
-    by line, ``result.json`` is what reports read.
+    by line, ``predictions/`` holds the answers after each task, ``result.json`` is what reports read.
 
     Args:
         path: the directory; made when it is claimed.
@@ -109,10 +109,15 @@ class RunDirectory:
 
 
 class MetricsFile:
-    """``metrics.csv``, which only ever grows: one line per figure, and none twice when a run goes on after a kill."""
+    """``metrics.csv``, which only ever grows: one line per figure, and none twice when a run goes on after a kill.
+
+    Attributes:
+        follower: called with the file whenever it has grown.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.follower: Callable[[MetricsFile], None] | None = None
         self.rows: dict[tuple[str, ...], float] = {}
         if path.exists() and self._drop_torn_line():
             with path.open(newline="") as file:
@@ -129,6 +134,8 @@ class MetricsFile:
                 if position not in self.rows:
                     self.rows[position] = value
                     csv.writer(file).writerow([*position, repr(value)])
+        if self.follower is not None:
+            self.follower(self)
 
     def total(self, task: int, stage: str, metric: str) -> tuple[float, int]:
         """Return the sum of a metric over the epochs of a stage, and how many there are."""

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmcl.benchmarks.base import Benchmark
 from mmcl.engine.versions import Versions, tensors
+from mmcl.methods.base import Method
+from mmcl.protocol import Task
+from mmcl.randomness import key
 
 
 @dataclass
@@ -23,6 +27,7 @@ class SequenceState:
         readouts: counts of each readout's metrics.
         oracles: of each finished task, what was chosen by its test labels, by readout.
         bytes: byte report after each finished task.
+        predictions: digests of the files that hold the answers of each finished task, by their names.
         wall_seconds: time spent so far.
     """
 
@@ -32,6 +37,7 @@ class SequenceState:
     readouts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     oracles: list[dict[str, Any]] = field(default_factory=list)
     bytes: list[dict[str, Any]] = field(default_factory=list)
+    predictions: dict[str, str] = field(default_factory=dict)
     wall_seconds: float = 0.0
 
     @property
@@ -54,3 +60,18 @@ class StateFile:
         """Return the newest good state, or that of a run which has not begun."""
         path = self.versions.newest()
         return SequenceState(**torch.load(path, map_location="cpu", weights_only=True)) if path else SequenceState()
+
+
+def grow(method: Method[Any], task: Task, seed: int) -> None:
+    """Change the structure of a method for a task; what is drawn for it depends on seed and task alone."""
+    torch.manual_seed(key(seed, task.index, "grow"))
+    method.grow(task)
+
+
+def restore_method(method: Method[Any], benchmark: Benchmark, state: SequenceState, seed: int) -> None:
+    """Bring a fresh method to where a saved state is."""
+    assert state.method is not None
+    inside_task = state.stages_done > 0
+    for index in range(state.task + inside_task):
+        grow(method, benchmark.task(index), seed)
+    method.load_state_dict(state.method)

@@ -55,9 +55,15 @@ class Versions:
         for old in self._newest_first()[self.keep :]:
             old.unlink()
 
-    def newest(self) -> Path | None:
-        """Return the path of the newest version whose content has its digest, or None."""
+    def newest(self, before: int | None = None) -> Path | None:
+        """Return the path of the newest version whose content has its digest, or None.
+
+        Args:
+            before: only versions with a lower number count; None takes all.
+        """
         for path in self._newest_first():
+            if before is not None and _number(path) >= before:
+                continue
             if path.stem.rsplit("-", 1)[1] == _digest(path):
                 return path
             log.warning("%s is damaged; falling back to the version before", path)

@@ -30,9 +30,11 @@ class Joint(ClassIncremental):
     Config: ClassVar[type] = JointConfig
 
     def grow(self, task: ClassTask) -> None:
-        """Begin with a fresh network for all seen classes."""
+        """Begin with a fresh network for all seen classes, and count what it keeps: everything."""
         self.network = self.make_network().to(self.device)
         super().grow(task)
+        parts = (task.past(), task.train)
+        self.kept_images, self.kept_bytes = sum(map(len, parts)), sum(part.images.nbytes for part in parts)
         self.answers = self.config.every_task or task.index == self.ingredients.task_count - 1
 
     def begin_task(self, task: ClassTask) -> None:
@@ -52,9 +54,7 @@ class Joint(ClassIncremental):
         return Samples.concatenate([task.past(), task.train])
 
     def end_task(self, task: ClassTask) -> None:
-        """Count what it keeps: everything."""
-        everything = self.training_samples(task)
-        self.kept_images, self.kept_bytes = len(everything), everything.images.nbytes
+        """Keep nothing in a memory: all data stays at hand."""
 
     def byte_report(self) -> ByteReport:
         """Count the network, and all data seen as its memory."""

@@ -36,8 +36,10 @@ class JointProbe(LinearProbe):
         self.kept = (0, 0)
 
     def grow(self, task: ClassTask) -> None:
-        """Begin with a fresh head for all seen classes."""
+        """Begin with a fresh head for all seen classes, and count what it keeps: everything."""
         super().grow(task)
+        parts = (task.past(), task.train)
+        self.kept = (sum(map(len, parts)), sum(part.images.nbytes for part in parts))
         self.head.reset_parameters()
         self.answers = self.config.every_task or task.index == self.ingredients.task_count - 1
 
@@ -48,11 +50,6 @@ class JointProbe(LinearProbe):
     def stages(self, task: ClassTask) -> list[Stage]:
         """Train on all data seen, or not at all before the last task."""
         return super().stages(task) if self.answers else []
-
-    def end_task(self, task: ClassTask) -> None:
-        """Count what it keeps: everything."""
-        everything = self.training_samples(task)
-        self.kept = (len(everything), everything.images.nbytes)
 
     def byte_report(self) -> ByteReport:
         """Count network and head, and all data seen as its memory."""

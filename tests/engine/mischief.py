@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmcl.engine import sequence, stream, versions
+from mmcl.engine import assemble, encoding, evaluation, preemption, sequence, stream, versions
 from mmcl.methods.base import Method
 
 
@@ -56,6 +57,11 @@ def die_before_evaluation() -> None:
 def die_writing_the_state() -> None:
     """Die when half of the sequence state after the second task's training is on the disk."""
     _while_writing("sequence", number=101)
+
+
+def die_writing_the_last_state() -> None:
+    """Die when half of the sequence state after the second task is on the disk, which is the last one."""
+    _while_writing("sequence", number=200)
 
 
 def die_writing_the_first_state() -> None:
@@ -105,6 +111,114 @@ def loss_becomes_nan() -> None:
             next(method.parameters()).fill_(float("nan"))
 
     _after_some_steps(spoil, epoch=2)
+
+
+def asked_before_the_first_task() -> None:
+    """Be asked to stop while data and method are put together."""
+    build = assemble.build_method
+
+    def build_and_ask(*arguments: Any) -> Any:
+        _ask()
+        return build(*arguments)
+
+    assemble.build_method = build_and_ask
+
+
+def asked_inside_an_epoch() -> None:
+    """Be asked between two steps of the third epoch of the second task."""
+    _after_some_steps(_ask, epoch=2)
+
+
+def asked_twice_at_once() -> None:
+    """Be asked by a launcher and by the system behind it."""
+
+    def ask_twice(*_: Any) -> None:
+        _ask()
+        _ask()
+
+    _after_some_steps(ask_twice, epoch=2)
+
+
+def asked_again_later() -> None:
+    """Be asked a second time, when a launcher's own would have come long ago."""
+
+    def ask_twice(*_: Any) -> None:
+        _ask()
+        preemption._request.moment -= preemption.TOGETHER_SECONDS
+        _ask()
+        time.sleep(60)
+
+    _after_some_steps(ask_twice, epoch=2)
+
+
+def asked_in_the_last_epoch() -> None:
+    """Be asked in the last epoch of the second task."""
+    _after_some_steps(_ask, epoch=3)
+
+
+def asked_during_evaluation() -> None:
+    """Be asked when the first answers to the second task are counted."""
+    count = evaluation.CountAnswers.count
+
+    def count_and_ask(self: Any, *batch: Any) -> None:
+        count(self, *batch)
+        if self.task.index == 1:
+            _ask()
+
+    evaluation.CountAnswers.count = count_and_ask
+
+
+def asked_while_saving() -> None:
+    """Be asked while the state after the first task is written."""
+    write = versions.Versions.write
+
+    def write_and_ask(self: versions.Versions, at: int, save: Callable[[Path], None]) -> None:
+        if (self.stem, at) == ("sequence", 100):
+            _ask()
+        write(self, at, save)
+
+    versions.Versions.write = write_and_ask
+
+
+def asked_inside_a_stream() -> None:
+    """Be asked while the third batch of a test stream is counted."""
+    count = stream.Answers.count
+    seen = [0]
+
+    def counted(self: Any, *batch: Any) -> None:
+        count(self, *batch)
+        seen[0] += 1
+        if seen[0] == 3:
+            _ask()
+
+    stream.Answers.count = counted
+
+
+def asked_while_encoding() -> None:
+    """Be asked when the first features have been written."""
+    step = encoding._Encoding.predict_step
+
+    def step_and_ask(self: Any, *batch: Any) -> None:
+        step(self, *batch)
+        _ask()
+
+    encoding._Encoding.predict_step = step_and_ask
+
+
+def asked_in_the_second_window() -> None:
+    """Be asked in the second window of an online stream."""
+    begin = Method.begin_stage
+
+    def begin_and_ask(self: Any, stage: Any, task: Any) -> None:
+        begin(self, stage, task)
+        if task.index == 1:
+            _ask()
+
+    Method.begin_stage = begin_and_ask
+
+
+def _ask(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _in_epoch(epoch: int, act: Callable[[], None]) -> None:

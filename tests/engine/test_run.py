@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from mmcl.report.store import read_result
 from tests.engine.launched import Ended, launch
-from tests.engine.tiny import assert_same_outcome, metric_rows, read, run_here, tiny
+from tests.engine.tiny import assert_same_outcome, metric_rows, read, tiny
 
 NAMES = {"status", "identity", "command", "config", "readouts", "bytes", "timing", "provenance", "task_sizes"}
 FIGURES = {"accuracy_matrix", "average_incremental_accuracy", "last_accuracy", "forgetting"}
@@ -75,26 +72,6 @@ def test_force_runs_again(finished: Ended, runs: Path, tmp_path: Path) -> None:
     assert again.output == finished.output.replace(str(runs), str(tmp_path))
     assert copy.stat().st_mtime_ns > changed
     assert_same_outcome(copy, Path(finished.last_line))
-
-
-def test_wandb_offline(tmp_path: Path) -> None:
-    ended = launch([*tiny(tmp_path, "+method=finetune", "method.later_tasks.epochs=1"), "logger=wandb"])
-    assert ended.code == 0, ended.output
-    assert len(ended.output.splitlines()) == 3
-    (folder,) = Path(ended.last_line).parent.glob("wandb/offline-run-*")
-    assert list(folder.glob("*.wandb"))
-
-
-def test_wandb_gets_one_axis_through_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[int, dict[str, Any]]] = []
-    wandb_run = SimpleNamespace(log=lambda values, step: logged.append((step, values)), finish=lambda: None)
-    fake = SimpleNamespace(init=lambda **_: wandb_run, Settings=lambda **_: None)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    run_here([*tiny(tmp_path, "+method=finetune"), "logger=wandb"])
-    assert [step for step, _ in logged] == list(range(1 + 1 + 4 + 1))
-    assert [values["task"] for _, values in logged] == [0, 0, 1, 1, 1, 1, 1]
-    assert [step for step, values in logged if "representation/loss" in values] == [0, 2, 3, 4, 5]
-    assert [step for step, values in logged if "evaluation/cnn/accuracy" in values] == [1, 6]
 
 
 def _files(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -92,8 +92,8 @@ class RecordedSequence(Sequence):
         load_golden(self.method.network, self.golden, f"t{task.index}.init.")
         self.cross_entropies.clear()
 
-    def _finish_task(self, task: ClassTask, mirror: Any) -> None:
-        super()._finish_task(task, mirror)
+    def _finish_task(self, task: ClassTask) -> None:
+        super()._finish_task(task)
         at = f"t{task.index}."
         close(self.cross_entropies, self.golden[f"{at}ce_values"], STATE_TOLERANCE)
         for name, value in to_golden(self.method.network).items():

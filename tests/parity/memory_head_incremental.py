@@ -120,14 +120,14 @@ class RecordedSequence(Sequence):
             close(self.cross_entropies, self.case[f"{at}ca_losses"], RUN_TOLERANCE)
             self._check_heads(self.method.answering, at, "ca")
 
-    def _finish_task(self, task: ClassTask, mirror: Any) -> None:
+    def _finish_task(self, task: ClassTask) -> None:
         at = f"t{task.index}_"
         self._check_heads(self.method.heads, at, "end")
         self.method.eval()
         with torch.no_grad():
             logits = self.method.scores(task.test.images)["cnn"]
         close(logits, self.case[f"{at}test_logits"], RUN_TOLERANCE)
-        super()._finish_task(task, mirror)
+        super()._finish_task(task)
         top1 = 100 * self.values["cnn"]["accuracy_curve"][task.index]
         close(np.around(top1, 2), self.case[f"{at}test_top1"])
 

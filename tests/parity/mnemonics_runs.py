@@ -365,8 +365,8 @@ class RecordedSequence(Sequence):
         if task.index == 0:
             load_official(self.method.network, official_arrays(self.released.golden, "p0/before"))
 
-    def _finish_task(self, task: Any, mirror: Any) -> None:
-        super()._finish_task(task, mirror)
+    def _finish_task(self, task: Any) -> None:
+        super()._finish_task(task)
         self.released.check_answers(self.values)
 
 
