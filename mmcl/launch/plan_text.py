@@ -11,6 +11,7 @@ from rich.console import Console
 from mmcl.launch.plan import BEGUN, FAILED, FINISHED, NEW, Plan, PlannedRun
 from mmcl.report.console import duration
 
+SHOWN = 8  # of a list in a line
 STATES = (FINISHED, BEGUN, FAILED, NEW)
 
 
@@ -30,7 +31,7 @@ def show_plan(plan: Plan, console: Console, launcher: str, jobs: int, whole: boo
         say(f"refused: {'; '.join(refused.rows)}: {refused.error}", style="red")
     if plan.without_data:
         missing = dict.fromkeys(run.missing[0] for run in plan.without_data)
-        say(f"{len(plan.without_data)} runs lack their data and are left out: {', '.join(missing)}", style="yellow")
+        say(f"{len(plan.without_data)} runs lack their data and are left out: {_first(list(missing))}", style="yellow")
         say("Where data lies: paths.data=FOLDER; what is wanted: mmcl data check BENCHMARK")
 
 
@@ -84,4 +85,12 @@ def _show_cost(plan: Plan, jobs: int, say: _Say) -> None:
 
 
 def _said(plan: Plan) -> str:
-    return "; ".join(dict.fromkeys(table.cost for table in plan.tables if table.hours is None))
+    needed = {row.partition(": ")[0] for run in plan.pending if run.expected_seconds is None for row in run.rows}
+    said = dict.fromkeys(f"{table.name}: {table.cost}" for table in plan.tables if table.name in needed)
+    return _first(list(said), "; ")
+
+
+def _first(words: Sequence[str], between: str = ", ") -> str:
+    """Join the first of many words, and say how many more there are."""
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return between.join(words[:SHOWN]) + more

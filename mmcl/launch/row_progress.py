@@ -33,6 +33,7 @@ class RowProgress:
         self.seconds.append(outcome.seconds)
         done = f"[{self.count - len(self.left)}/{self.count}]"
         rows = ", ".join(row.partition(": ")[2] for row in self.rows[outcome.job.name])
+        rows += "".join(f" {word}" for word in outcome.job.overrides if word.startswith("seed="))
         figures = _figures(outcome) if outcome.result is not None else f"failed: {outcome.error.splitlines()[0]}"
         left = f"  (about {duration(self.seconds_left())} left)" if self.left else ""
         style = "" if outcome.result is not None else "red"

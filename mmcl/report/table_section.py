@@ -127,14 +127,14 @@ def verdict_of(entry: Comparison, cells: Sequence[Cell]) -> tuple[str, str]:
 
 
 def _commands(table: str, entry: Comparison) -> str:
-    """Return the command of the whole table as these runs were made, then that of each run."""
+    """Return the command of the row as these runs were made, then that of each run."""
     if not entry.row.runs:
         return ""
     seeds = dict.fromkeys(str(result.seed) for result in entry.results)
     changes = [change for change in entry.changes if not change.startswith("seed=")]
     changed = [change for change in entry.changes if change.startswith("seed=")]
     chosen = [f"seed={','.join(seeds)}"] if len(seeds) > 1 and not entry.row.sweep else changed
-    lines = [shlex.join(["mmcl", "reproduce", table, *changes, *chosen])]
+    lines = [shlex.join(["mmcl", "reproduce", table, "--rows", entry.row.label, *changes, *chosen])]
     if len(entry.results) < len(entry.row.runs):
         lines += [f"python -m mmcl.run {shlex.join(overrides)}" for overrides in entry.row.runs]
     else:

@@ -163,7 +163,7 @@ def test_rows_say_where_they_are_from_and_how_they_run_again(report: Path) -> No
     row = text[text.index("MEMO &lt;b&gt;") : text.index("GEM</button>")]
     for words in ("abc", "unknown hardware", "2030-01-01 00:00", '<a href="#run-0123456789abcdef">seed 1993</a>'):
         assert words in row
-    assert "<pre>mmcl reproduce a\npython -m mmcl.run +method=memo</pre>" in row
+    assert "<pre>mmcl reproduce a --rows &#39;MEMO &lt;b&gt;&#39;\npython -m mmcl.run +method=memo</pre>" in row
     assert '<span class="outside">outside</span>' in row
     assert '<span class="none">printed only</span>' in text
 

@@ -68,7 +68,7 @@ def test_what_was_not_run_says_so_and_how(tmp_path: Path) -> None:
         ("not run", "1 of 2 runs"),
         ("printed only", ""),
     ]
-    assert view.rows[0].commands.splitlines() == ["mmcl reproduce memo/x", "python -m mmcl.run +method=der"]
+    assert view.rows[0].commands.splitlines() == ["mmcl reproduce memo/x --rows DER", "python -m mmcl.run +method=der"]
     assert len(view.rows[1].commands.splitlines()) == 3
     assert view.rows[2].commands == ""
     assert (view.measured, view.verdicts["not run"]) == (0, 2)
@@ -78,7 +78,7 @@ def test_commands_name_all_seeds_once_and_stay_quoted(tmp_path: Path) -> None:
     seeded(tmp_path, 1, 2)
     (row,) = view_of(tmp_path, Row("MEMO", MEMO, "cnn", {})).rows
     first, *runs = row.commands.splitlines()
-    assert first == "mmcl reproduce memo/x seed=1,2"
+    assert first == "mmcl reproduce memo/x --rows MEMO seed=1,2"
     assert runs == [f"python -m mmcl.run +method=memo \"method.note='a b'\" seed={seed}" for seed in (1, 2)]
 
 
