@@ -194,6 +194,9 @@ class RunConfig:
     seed: int = setting("Keys all randomness and, unless benchmark.order_seed says otherwise, the class order.")
     force: bool = setting("Run again from the start, although a finished or unfinished run is there.")
     eval_only: bool = setting("Learn nothing: answer with what this run has learned before; an error where it has not.")
+    objective: str | None = setting(
+        "Figure that a sweeper such as Optuna is led by: READOUT/FIGURE of validation samples; null is none."
+    )
     paths: PathsConfig = setting("Folders.")
     trainer: TrainerConfig = setting("Devices, precision, strategy.")
     logger: LoggerConfig = setting("Loggers beside the run's own files.")

@@ -15,6 +15,7 @@ from mmcl.config.components import build
 from mmcl.config.identity import identity, run_directory
 from mmcl.config.schema import PRECISIONS
 from mmcl.engine.ingredients import ingredients_of
+from mmcl.engine.preemption import PreemptedError
 from mmcl.engine.processes import is_first_process, started_from_outside
 from mmcl.engine.results import figure_lines
 from mmcl.engine.run_directory import RunDirectory
@@ -36,6 +37,7 @@ def run(config: DictConfig, command: str) -> Path:
 
     Raises:
         UserError: something the user can mend; what was saved so far is kept.
+        PreemptedError: the run was asked to stop and has saved what it needs to go on.
     """
     directory = RunDirectory(run_directory(config), identity(config))
     if config.eval_only and config.force:
@@ -52,7 +54,7 @@ def run(config: DictConfig, command: str) -> Path:
     benchmark.setup()
     method = build_method(config, benchmark)
     if config.eval_only:
-        _require_learned(directory, method, benchmark)
+        require_learned(directory, method, benchmark)
         config = OmegaConf.merge(config, {"eval_only": False})  # type: ignore[assignment]
     if not is_first_process():
         Sequence(config, benchmark, method, directory, command).run()
@@ -62,13 +64,16 @@ def run(config: DictConfig, command: str) -> Path:
         sequence = Sequence(config, benchmark, method, directory, command)
         try:
             sequence.run()
+        except PreemptedError:
+            sequence.pause()
+            raise
         except Exception as error:
             sequence.fail(str(error))
             raise
     return directory.result
 
 
-def _require_learned(directory: RunDirectory, method: Method[Any], benchmark: Benchmark) -> None:
+def require_learned(directory: RunDirectory, method: Method[Any], benchmark: Benchmark) -> None:
     """Refuse to answer with what was never learned, before anything is written.
 
     A run goes on from its state: what has not been learned then is the rest of the stages of this task and of later

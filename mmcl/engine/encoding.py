@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from mmcl.backbones.dual_encoder import DualEncoder
 from mmcl.benchmarks.files import fetched, open_image
+from mmcl.engine.preemption import stop_if_asked
 from mmcl.engine.trainers import make_trainer
 from mmcl.errors import UserError
 from mmcl.features.cache import FeatureCache, PartWriter, Stored, Wanted
@@ -178,6 +179,7 @@ class CachedEncoders:
             except BaseException:
                 build.abandon(trainer)
                 raise
+            stop_if_asked(f"after encoding {work.words}")
         return self.cache.read(wanted)
 
 

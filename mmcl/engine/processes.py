@@ -19,6 +19,19 @@ def started_from_outside() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
+def in_any_process(here: bool) -> bool:
+    """Whether it is so in any process of the run; all must ask.
+
+    Before the processes have met, the first one speaks for those that it will start itself. One that somebody else
+    started cannot speak for others that wait for it: its answer is no until then.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return here and "LOCAL_RANK" not in os.environ and not started_from_outside()
+    answers = [False] * dist.get_world_size()
+    dist.all_gather_object(answers, here)
+    return any(answers)
+
+
 def same_memory(module: nn.Module) -> None:
     """Give every process the first one's memory: features, and so rows, could differ in the last bit between GPUs."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):

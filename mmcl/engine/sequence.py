@@ -18,13 +18,15 @@ from mmcl.engine.evaluation import evaluate
 from mmcl.engine.exemplar_record import KeepsExemplarRecord, write_exemplar_record
 from mmcl.engine.mirror import Mirror
 from mmcl.engine.online import evaluate_online, online_metrics, write_trace
+from mmcl.engine.predictions import Recorder, file_of, write_predictions
+from mmcl.engine.preemption import stop_if_asked
 from mmcl.engine.processes import is_first_process, same_memory
 from mmcl.engine.progress import Progress
 from mmcl.engine.results import result_of, task_line, with_oracles
 from mmcl.engine.retrieved import LooksUp, write_retrieved
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
 from mmcl.engine.stages import fit_stage, forget_checkpoints
-from mmcl.engine.state import StateFile
+from mmcl.engine.state import StateFile, grow, restore_method
 from mmcl.engine.stream import evaluate_stream, forget_stream
 from mmcl.engine.trainers import make_trainer
 from mmcl.engine.versions import on_cpu, tensors
@@ -67,11 +69,19 @@ class Sequence:
         mirror = Mirror(self.config, self.directory, enabled=self.writes)
         self._restore()
         with mirror, Progress(task_count, self.writes, self.config.trainer.progress) as self.progress:
+            mirror.follow(self.metrics)
             for index in range(self.state.task, task_count):
+                stop_if_asked(f"before task {index}")
                 task = self.benchmark.task(index)
                 self._run_task(task)
-                self._finish_task(task, mirror)
+                self._finish_task(task)
+            seconds = time.perf_counter() - self.began
+            mirror.conclude(self.values, self.state.bytes[-1], self.confusions, self.benchmark.class_names, seconds)
         self._write_result("finished")
+
+    def pause(self) -> None:
+        """Leave a result that says how far the run has come; the same command goes on from there."""
+        self._write_result("running")
 
     def fail(self, message: str) -> None:
         """Leave a result that says why the run stopped; everything finished so far stays in it."""
@@ -85,15 +95,11 @@ class Sequence:
         self._measure()
         if state.method is None:
             return
-        inside_task = state.stages_done > 0
-        for index in range(state.task + inside_task):
-            self._grow(self.benchmark.task(index))
-        self.method.load_state_dict(state.method)
+        restore_method(self.method, self.benchmark, state, self.config.seed)
         self.state.method = None
 
     def _grow(self, task: Task) -> None:
-        torch.manual_seed(key(self.config.seed, task.index, "grow"))
-        self.method.grow(task)
+        grow(self.method, task, self.config.seed)
 
     def _run_task(self, task: Task) -> None:
         """Train all stages that are not done, then consolidate."""
@@ -126,6 +132,7 @@ class Sequence:
             self._save()
             if self.writes:
                 forget_checkpoints(self.directory.state, task, stage)
+            stop_if_asked(f"after task {task.index}, stage {stage.name}")
         method.to(self.device).eval()
         torch.manual_seed(key(self.config.seed, task.index, "end"))
         method.end_task(task)
@@ -136,10 +143,12 @@ class Sequence:
                 names = self.benchmark.class_names[: task.seen]
                 write_exemplar_record(record, names, task, self.directory.path)
 
-    def _finish_task(self, task: Task, mirror: Mirror) -> None:
+    def _finish_task(self, task: Task) -> None:
         """Evaluate, print the task's line, and save what the next task begins with."""
         self._share_first_task(task)
-        self._evaluate(task)
+        recorder = Recorder()
+        self._evaluate(task, recorder)
+        self._keep(recorder, task)
         state = self.state
         state.bytes.append({"task": task.index, **asdict(self.method.byte_report())})
         state.readouts = {name: synced_state(metrics) for name, metrics in self.readouts.items()}
@@ -149,30 +158,37 @@ class Sequence:
         if self.metrics is not None:
             flat = {f"{name}/accuracy": value for name, value in accuracies.items() if value is not None}
             self.metrics.append(task.index, "evaluation", None, flat)
-            mirror.log(self.metrics, task)
         self.progress.say(task_line(task, len(self.benchmark.task_sizes), accuracies, state.bytes[-1]))
         self._save()
         if self.writes and isinstance(task, DatasetTask):
             forget_stream(self.directory.path, task)
         self._write_result("running")
 
-    def _evaluate(self, task: Task) -> None:
-        """Count the answers of every readout on what the task asks."""
+    def _keep(self, recorder: Recorder, task: Task) -> None:
+        """Write what was answered; the digest of the file is part of the state that says the task is done."""
+        predictions = recorder.predictions()
+        if self.writes:
+            file, count = file_of(self.directory.path, task.index), len(self.benchmark.task_sizes)
+            left = count - 1 - task.index
+            self.state.predictions[file.name] = write_predictions(file, predictions, left, count)
+
+    def _evaluate(self, task: Task, recorder: Recorder) -> None:
+        """Count and record the answers of every readout on what the task asks."""
         benchmark: Any = self.benchmark
         method: Any = self.method
         if isinstance(task, DatasetTask):
             trainer, seed, folder = self.config.trainer, self.config.seed, self.directory.path
-            chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder)
+            chosen = evaluate_stream(method, benchmark, task, self.readouts, trainer, seed, folder, recorder)
             self.state.oracles.append(chosen)
             if self.writes and isinstance(task, MemoryTask) and isinstance(method, LooksUp):
                 self.method.to(self.device)
                 write_retrieved(method, task, folder)
         elif isinstance(task, StreamTask):
-            evaluate_online(method, benchmark, task, self.readouts, self.config.trainer)
+            evaluate_online(method, benchmark, task, self.readouts, self.config.trainer, recorder)
             if self.writes:
                 write_trace(method, benchmark, self.directory.path, task.index + 1)
         else:
-            evaluate(self.method, benchmark, task, self.readouts, self.config.trainer)  # type: ignore[arg-type]
+            evaluate(self.method, benchmark, task, self.readouts, self.config.trainer, recorder)  # type: ignore[arg-type]
 
     def _share_first_task(self, task: Task) -> None:
         """Write ``first_task.pt``, with which other methods may begin."""

@@ -60,11 +60,12 @@ def fit_stage(
         checkpoints = Versions(folder, f"task{task.index:03d}-{stage.name}")
         last = checkpoints.newest()
         benchmark.serve_training(stage.samples, stage.schedule.batch_size, draw)
+        where = f"task {task.index}, stage {stage.name}"
         watchers: list[Callback] = [
             SeedEpochs(*draw),
-            EpochFigures(f"task {task.index}, stage {stage.name}", _advice(stage, method), report),
+            EpochFigures(where, _advice(stage, method), report),
             SameBuffers(),
-            EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs),
+            EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs, where),
         ]
         trainer = make_trainer(trainer_config, stage.schedule.epochs, watchers)
         if trainer_config.compile:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from omegaconf import DictConfig
 
+from mmcl.engine.preemption import Attentive, PreemptedError, asked
 from mmcl.engine.versions import Versions
 from mmcl.errors import DivergedError, UserError
 from mmcl.randomness import key
@@ -39,8 +40,14 @@ def make_trainer(config: DictConfig, epochs: int = 1, callbacks: list[Callback] 
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_float32_matmul_precision(config.matmul_precision)
+    if config.num_nodes < 1:
+        raise UserError(
+            f"trainer={config.name} takes the number of nodes and of devices from SLURM (SLURM_NNODES and "
+            "SLURM_NTASKS_PER_NODE), and this is no SLURM job with --nodes and --ntasks-per-node. Type inside of one: "
+            f"srun python -m mmcl.run trainer={config.name} ..., or without SLURM: trainer=ddp"
+        )
     try:
-        return _trainer(config, epochs, [*(callbacks or []), NoCheckpoint()])
+        return _trainer(config, epochs, [*(callbacks or []), Attentive(), NoCheckpoint()])
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"trainer={config.name} cannot be used here: {error} Type for example: trainer=cpu") from error
 
@@ -132,16 +139,27 @@ class EpochCheckpoints(Checkpoint):
     Args:
         versions: where they go.
         every: epochs between two; 0 saves none.
+        where: words for messages, such as ``task 3, stage representation``.
+
+    Raises:
+        PreemptedError: the run was asked to stop; the epoch is saved.
     """
 
-    def __init__(self, versions: Versions, every: int) -> None:
-        self.versions, self.every = versions, every
+    def __init__(self, versions: Versions, every: int, where: str) -> None:
+        self.versions, self.every, self.where = versions, every, where
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after every ``every``-th epoch but the last, which the sequence state follows at once."""
         done = trainer.current_epoch + 1
-        if not self.every or done % self.every or done == trainer.max_epochs:
+        if done == trainer.max_epochs:
             return
+        stops = asked()
+        if stops or (self.every and done % self.every == 0):
+            self._save(trainer, done)
+        if stops:
+            raise PreemptedError(f"after epoch {done} of {self.where}")
+
+    def _save(self, trainer: Trainer, done: int) -> None:
         # Every process must ask Lightning to save; the first one alone writes.
         if trainer.is_global_zero:
             self.versions.write(done, trainer.save_checkpoint)

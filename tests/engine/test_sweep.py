@@ -14,11 +14,11 @@ QUICK = ("method.first_task.epochs=1", "method.later_tasks.epochs=1")
 
 @pytest.mark.slow
 def test_a_sweep_leaves_a_result_for_each_job(tmp_path: Path) -> None:
-    ended = launch(["-m", *tiny(tmp_path / "swept", "+method=replay,finetune", "seed=1,2", *QUICK)])
+    ended = launch(["-m", *tiny(tmp_path / "swept", "+method=replay,finetune", "seed=2", *QUICK)])
     assert ended.code == 0, ended.output
     results = {path: read(path) for path in (tmp_path / "swept").rglob("result.json")}
     ran = {(result["config"]["method"]["name"], result["config"]["seed"]) for result in results.values()}
-    assert ran == {(method, seed) for method in ("replay", "finetune") for seed in (1, 2)}
+    assert ran == {("replay", 2), ("finetune", 2)}
     assert {result["status"] for result in results.values()} == {"finished"}
     assert all(f"\n{path}\n" in ended.output for path in results)
     alone = run_here(tiny(tmp_path / "alone", "+method=replay", "seed=2", *QUICK))
