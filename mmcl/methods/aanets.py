@@ -72,7 +72,7 @@ class AanetsConfig(CosineConfig):
 
 
 class Aanets(CosineIncremental):
-    """Two branches from the second task on."""
+    """One network in the first task, two branches beside each other from the second on."""
 
     Config: ClassVar[type] = AanetsConfig
     growth: ClassVar[str] = "aanets"

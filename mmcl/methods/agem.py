@@ -1,4 +1,8 @@
-"""A-GEM (Chaudhry et al., "Efficient Lifelong Learning with A-GEM", ICLR 2019), online."""
+"""A-GEM: a step that would raise the loss of kept samples is turned until it does not, online.
+
+Chaudhry, Ranzato, Rohrbach, Elhoseiny, "Efficient Lifelong Learning with A-GEM", ICLR 2019. A baseline of Memory Head
+on streams.
+"""
 
 from __future__ import annotations
 

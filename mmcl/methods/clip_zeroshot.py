@@ -1,4 +1,4 @@
-"""CLIP's own classification of images by texts, without any training image.
+"""Zero-shot CLIP: images are classified by texts about the classes, without any training image.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021. The kind of prompts
 makes the variants of the tables: one sentence, an ensemble of templates, or descriptions (Pratt et al., "What does a

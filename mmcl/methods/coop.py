@@ -1,6 +1,7 @@
 """CoOp: the words before the class name are learned as vectors from a few shots, one context for all classes.
 
-Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022 (unified context, class name at the end).
+Zhou, Yang, Loy, Liu, "Learning to Prompt for Vision-Language Models", IJCV 2022 (unified context, class name at the
+end).
 
 Where there is no text encoder, a shift of the text features is learned alike (:mod:`mmcl.methods.shift_learner`).
 """

@@ -91,6 +91,7 @@ class CosineIncremental(ReplayMethod):
     """
 
     Config: ClassVar[type] = CosineConfig
+    readouts: tuple[str, ...] = ("cnn", "nme", "nme_ft", "nme_all_oracle")
     base: str
     exemplar_mode: str = "off"
 

@@ -131,7 +131,7 @@ def _expect(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 class Dmn(OnFeatures):
-    """Dual memory networks.
+    """Answers by text, by each memory and by their weighted sum; the test images that it answers fill the dynamic one.
 
     Attributes:
         shots: unit features of the few shots ``(C, K, A, D)``.
@@ -142,6 +142,7 @@ class Dmn(OnFeatures):
     """
 
     Config: ClassVar[type] = DmnConfig
+    readouts: tuple[str, ...] = ("text", "dynamic", "static", "fused")
     ordered: ClassVar[bool] = True
     config: DmnConfig
     shots: Tensor
@@ -154,7 +155,8 @@ class Dmn(OnFeatures):
         super().__init__(config, ingredients)
         if config.channels > ingredients.dimension:
             raise UserError(f"method.channels={config.channels}: features have {ingredients.dimension} channels")
-        self.readouts = ("text", "dynamic", *(["static"] if config.shots else []), "fused")
+        if not config.shots:
+            self.readouts = ("text", "dynamic", "fused")
         self.test_views = config.views
         self.confident = confident_count(config.views, config.selection_share)
         self._gram: Tensor | None = None

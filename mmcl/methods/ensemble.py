@@ -1,4 +1,7 @@
-"""An online ensemble: plain networks that begin differently and learn together, their logits averaged."""
+"""Ensemble: plain networks that begin differently and learn together online, their logits averaged.
+
+A baseline of Memory Head on streams (Tiezzi, Becattini, Marullo, Melacci, CoLLAs 2024): as many weights, none chosen.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Experience replay (Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019), online."""
+"""ER: experience replay, kept samples of the stream are learned from beside each new one, online.
+
+Chaudhry, Rohrbach, Elhoseiny, Ajanthan, Dokania, Torr, Ranzato, "On Tiny Episodic Memories in Continual Learning",
+arXiv 1902.10486, 2019. A baseline of Memory Head on streams.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""GDumb (Prabhu, Torr, Dokania, ECCV 2020): keep a balanced memory, and learn from it alone when asked.
+"""GDumb: keep a balanced memory, and learn from it alone when asked.
 
-The one method here for which it matters where a window ends: its protocol learns anew at the end of each distribution.
+Prabhu, Torr, Dokania, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV 2020. A
+baseline of Memory Head on streams. The one method here for which it matters where a window ends: its protocol learns
+anew at the end of each distribution.
 """
 
 from __future__ import annotations

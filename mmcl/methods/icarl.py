@@ -15,7 +15,7 @@ from mmcl.protocol import Batch
 
 
 class Icarl(DistillationMethod):
-    """Cross-entropy plus distillation with weight 1."""
+    """Cross-entropy over all seen classes, plus distillation of the old ones with weight 1."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy and, from the second task on, distillation."""

@@ -1,4 +1,8 @@
-"""MIR (Aljundi et al., "Online Continual Learning with Maximally Interfered Retrieval", NeurIPS 2019), online."""
+"""MIR: replay of those kept samples that the next step would harm most, online.
+
+Aljundi, Caccia, Belilovsky, Caccia, Lin, Charlin, Tuytelaars, "Online Continual Learning with Maximally Interfered
+Retrieval", NeurIPS 2019. A baseline of Memory Head on streams.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """RAC: a linear classifier of an image and of what retrieved class names say about it.
 
-After Long et al., "Retrieval Augmented Classification for Long-Tail Visual Recognition", CVPR 2022, in the form that
-Kang et al., TMLR 2025, have in their code: frozen encoders, the names of the nearest images of the memory as one text,
-and one linear layer that image and text share. The layer has a row for each class of training, so it knows no other
-class, however much a memory says about it; that is what the comparison shows.
+After Long, Yin, Ajanthan, Nguyen, Purkait, Garg, Blair, Shen, van den Hengel, "Retrieval Augmented Classification for
+Long-Tail Visual Recognition", CVPR 2022, in the form that Kang et al., TMLR 2025, have in their code: frozen encoders,
+the names of the nearest images of the memory as one text, and one linear layer that image and text share. The layer has
+a row for each class of training, so it knows no other class, however much a memory says about it; that is what the
+comparison shows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from mmcl.protocol import Batch
 
 
 class Replay(ReplayMethod):
-    """Cross-entropy over all seen classes."""
+    """One cross-entropy over all seen classes; nothing else holds the old ones."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy over all seen classes."""

@@ -116,7 +116,7 @@ def two_rate_sgd(
 
 
 class Slca(PretrainedIncremental):
-    """Slow learner with classifier alignment.
+    """Trains network and newest head at different rates, then all heads on features drawn around each class.
 
     The heads that learn and those that answer are two: alignment and evaluation work on copies, which the next task
     makes anew, so that neither carries over.

@@ -1,4 +1,4 @@
-"""SLCA with a Memory Head in the place of each linear head: the class-incremental setting of the Memory Head paper.
+"""SLCA with Memory Heads: one in the place of each linear head, as the Memory Head paper learns classes task by task.
 
 Tiezzi, Becattini, Marullo, Melacci, "Memory Head for Pre-Trained Backbones in Continual Learning", CoLLAs 2024, section
 4.1, with the settings of the released command.

@@ -1,7 +1,8 @@
 """Tip-Adapter: a cache of few-shot features, read by similarity and added to CLIP's text logits. No training.
 
-Zhang et al., "Tip-Adapter: Training-Free Adaption of CLIP for Few-Shot Classification", ECCV 2022. The share and the
-sharpness of the cache are searched on a grid; here on validation images, never on the test.
+Zhang, Zhang, Fang, Gao, Li, Dai, Qiao, Li, "Tip-Adapter: Training-Free Adaption of CLIP for Few-Shot Classification",
+ECCV 2022. The share and the sharpness of the cache are searched on a grid; here on validation images, never on the
+test.
 """
 
 from __future__ import annotations

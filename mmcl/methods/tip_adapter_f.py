@@ -1,7 +1,8 @@
 """Tip-Adapter-F: Tip-Adapter whose cache keys are learned from the few shots.
 
-Zhang et al., ECCV 2022. The released code keeps the epoch that is best on the test images; here it is the last one, or
-the one that is best on validation images.
+Zhang, Zhang, Fang, Gao, Li, Dai, Qiao, Li, "Tip-Adapter: Training-Free Adaption of CLIP for Few-Shot Classification",
+ECCV 2022. The released code keeps the epoch that is best on the test images; here it is the last one, or the one that
+is best on validation images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """TPT: the prompt is tuned on each test image alone, so that its confident views agree, and then forgotten.
 
-Shu et al., "Test-Time Prompt Tuning for Zero-Shot Generalization in Vision-Language Models", NeurIPS 2022.
+Shu, Nie, Huang, Yu, Goldstein, Anandkumar, Xiao, "Test-Time Prompt Tuning for Zero-Shot Generalization in
+Vision-Language Models", NeurIPS 2022.
 
 One step is taken from the same prompt for every image. So all images of a batch share one forward pass through the
 text encoder, each needs one backward pass from its own gradient of the loss by the classifier, and AdamW's step from an

@@ -1,4 +1,7 @@
-"""Plain online learning: a linear classifier, or one with a hidden layer, that sees each sample once. Keeps nothing."""
+"""Vanilla: a linear classifier, or one with a hidden layer, that sees each sample of a stream once. Keeps nothing.
+
+The lower bound of Memory Head on streams (Tiezzi, Becattini, Marullo, Melacci, CoLLAs 2024).
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from mmcl.protocol import Batch, ClassTask, Stage
 
 
 class Wa(DistillationMethod):
-    """(1 - s) cross-entropy + s distillation, s the share of old classes; then equal mean norms of old and new rows."""
+    """Cross-entropy and distillation, weighted by the shares of new and old classes; then rows of equal mean norm."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy and, from the second task on, distillation, weighted by the share of old classes."""

@@ -2,66 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from mmcl.backbones.freezing import is_frozen
 from mmcl.backbones.scale_shift import ScaleShiftConv2d
 from mmcl.errors import UserError
 from mmcl.methods.class_incremental import encode
-from mmcl.protocol import Batch, ClassTask, Samples
-from tests.methods.toy import ToyBenchmark, begin, go_through, toy_method
+from mmcl.protocol import Samples
+from tests.methods.toy import (
+    CPU,
+    ToyBenchmark,
+    begin,
+    begun,
+    changed,
+    flags,
+    go_through,
+    take_step,
+    tensors,
+    toy_method,
+    whole_batch,
+)
 
-CPU = torch.device("cpu")
 BALANCED = "method.balanced.epochs=1"
 TRANSFER = "method.weight_transfer=true"
 WITHOUT_PIXELS = ("method.exemplars.mode=off", "method.balanced.epochs=0")
-
-
-def _begun(name: str, *overrides: str, tasks: int = 1, classes: int = 4) -> tuple[Any, ClassTask]:
-    """Return a method at the beginning of a task, and the task."""
-    benchmark = ToyBenchmark(classes)
-    method = toy_method(name, *overrides, benchmark=benchmark)
-    go_through(method, benchmark, tasks)
-    task = benchmark.task(tasks)
-    begin(method, task)
-    return method, task
-
-
-def _batch(task: ClassTask, samples: Samples | None = None) -> Batch:
-    (batch,) = task.plain_batches(task.train if samples is None else samples, CPU)
-    return batch
-
-
-def _flags(module: nn.Module) -> dict[str, bool]:
-    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def _step(method: Any, task: ClassTask, samples: Samples) -> None:
-    optimizer = torch.optim.SGD(method.stage_parameters(), 0.1, weight_decay=0.1)
-    torch.stack(list(method.train().losses(_batch(task, samples)).values())).sum().backward()
-    optimizer.step()
 
 
 # ---------------------------------------------------------------------- rows of new classes
 
 
 def test_new_rows_point_to_their_class_at_the_length_of_old_rows() -> None:
-    method, task = _begun("lucir")
+    method, task = begun("lucir")
     head = method.network.head
     features = encode(method.network, task, task.train, CPU)
     length = head.weight_old.norm(dim=1).mean()
@@ -97,27 +73,12 @@ def test_the_first_task_is_learned_by_cross_entropy_alone(name: str) -> None:
     task = benchmark.task(0)
     begin(method, task)
     method.begin_stage(method.stages(task)[0], task)
-    batch = _batch(task)
+    batch = whole_batch(task)
     assert method.teacher is None
     terms = method.losses(batch)
     assert set(terms) == {"classification"}
     expected = F.cross_entropy(method.network(batch.images).logits, batch.labels)
     torch.testing.assert_close(terms["classification"], expected)
-
-
-@pytest.mark.parametrize(("tasks", "known"), [(1, 2), (2, 4)])
-def test_less_forget_grows_with_the_old_classes(tasks: int, known: int) -> None:
-    method, task = _begun("lucir", "method.less_forget.lambda_base=3.0", tasks=tasks, classes=6)
-    method.begin_stage(method.stages(task)[0], task)
-    with torch.no_grad():
-        for parameter in method.network.backbone.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    method.eval()
-    batch = _batch(task)
-    ours, theirs = method.network(batch.images).features, method.teacher(batch.images).features
-    expected = 3.0 * math.sqrt(known / 2) * (1 - F.cosine_similarity(ours, theirs)).mean()
-    assert expected > 1e-3
-    torch.testing.assert_close(method.losses(batch)["less_forget"], expected)
 
 
 def test_the_reference_answers_as_the_network_did() -> None:
@@ -127,10 +88,10 @@ def test_the_reference_answers_as_the_network_did() -> None:
         begin(method, go)
         stage = method.stages(go)[0]
         method.begin_stage(stage, go)
-        _step(method, go, stage.samples)
+        take_step(method, go, stage.samples)
         method.end_stage(stage, go)
     task = benchmark.task(1)
-    images = _batch(task).images
+    images = whole_batch(task).images
     expected = method.eval().network(images).logits
     reference = method.network.frozen_copy()
     torch.testing.assert_close(reference(images).logits, expected, rtol=1e-4, atol=1e-5)
@@ -142,22 +103,22 @@ def test_the_reference_answers_as_the_network_did() -> None:
 
 @pytest.mark.parametrize("name", ["lucir", "icarl_cosine"])
 def test_old_rows_and_reference_stay_while_the_representation_trains(name: str) -> None:
-    method, task = _begun(name)
+    method, task = begun(name)
     stage = method.stages(task)[0]
     method.begin_stage(stage, task)
-    before, reference = _tensors(method.network), _tensors(method.teacher)
-    _step(method, task, stage.samples)
-    assert not _changed(reference, method.teacher.state_dict())
-    unchanged = set(before) - _changed(before, method.network.state_dict())
+    before, reference = tensors(method.network), tensors(method.teacher)
+    take_step(method, task, stage.samples)
+    assert not changed(reference, method.teacher)
+    unchanged = set(before) - changed(before, method.network)
     assert unchanged == {"head.weight_old"}  # statistics, scale and new rows move
 
 
 def test_weight_transfer_trains_scales_and_norms_alone() -> None:
-    method, task = _begun("mnemonics", TRANSFER, *WITHOUT_PIXELS)
+    method, task = begun("mnemonics", TRANSFER, *WITHOUT_PIXELS)
     stage = method.stages(task)[0]
     method.begin_stage(stage, task)
-    before = _tensors(method.network)
-    _step(method, task, stage.samples)
+    before = tensors(method.network)
+    take_step(method, task, stage.samples)
     convolutions = {
         f"{place}.{name}"
         for place, part in method.network.named_modules()
@@ -165,7 +126,7 @@ def test_weight_transfer_trains_scales_and_norms_alone() -> None:
         for name in ("weight", "bias")
         if getattr(part, name) is not None
     }
-    unchanged = set(before) - _changed(before, method.network.state_dict())
+    unchanged = set(before) - changed(before, method.network)
     assert unchanged == {"head.weight_old", *convolutions}
     assert any(name.endswith(".scale") for name in before)
     assert any(name.endswith("running_mean") for name in before)
@@ -175,7 +136,7 @@ def test_weight_transfer_begins_where_the_first_task_ended_and_happens_once() ->
     benchmark = ToyBenchmark(6)
     method = toy_method("mnemonics", TRANSFER, *WITHOUT_PIXELS, benchmark=benchmark)
     go_through(method, benchmark, 1)
-    images = _batch(benchmark.task(0)).images
+    images = whole_batch(benchmark.task(0)).images
     expected = method.eval().network(images).features
     begin(method, benchmark.task(1))
     torch.testing.assert_close(method.eval().network(images).features, expected)
@@ -196,10 +157,10 @@ def test_whatever_evaluates_sees_the_scales() -> None:
                 part.scale.mul_(torch.linspace(0.2, 3.0, part.scale.numel()).view_as(part.scale))
     method.eval()
     with torch.no_grad():
-        expected = method.network.backbone(_batch(task).images)
+        expected = method.network.backbone(whole_batch(task).images)
     torch.testing.assert_close(encode(method.network, task, task.train, CPU), expected, rtol=1e-3, atol=1e-4)
     method.freeze_network()
-    torch.testing.assert_close(method.network(_batch(task).images).features, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(method.network(whole_batch(task).images).features, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -207,36 +168,36 @@ def test_whatever_evaluates_sees_the_scales() -> None:
     [("lucir", ()), ("mnemonics", (TRANSFER, "method.exemplars.mode=off")), ("aanets", ())],
 )
 def test_the_balanced_stage_trains_rows_alone_and_gives_flags_back(name: str, overrides: tuple[str, ...]) -> None:
-    method, task = _begun(name, BALANCED, *overrides)
+    method, task = begun(name, BALANCED, *overrides)
     representation, _ = method.stages(task)
     method.begin_stage(representation, task)
     method.end_stage(representation, task)
-    flags, method.network.marker = _flags(method.network), None
+    trained = flags(method.network)
     _, balanced = method.stages(task)
     assert balanced.name == "balanced"
     assert torch.bincount(balanced.samples.labels).tolist() == [4, 4, 4, 4]
     method.begin_stage(balanced, task)
     head = method.network.head
     assert {id(p) for p in method.stage_parameters()} == {id(head.weight_old), id(head.weight_new)}
-    before = _tensors(method.network)
-    _step(method, task, balanced.samples)
-    assert _changed(before, method.network.state_dict()) == {"head.weight_old", "head.weight_new"}
+    before = tensors(method.network)
+    take_step(method, task, balanced.samples)
+    assert changed(before, method.network) == {"head.weight_old", "head.weight_new"}
     method.end_stage(balanced, task)
-    assert _flags(method.network) == flags
+    assert flags(method.network) == trained
     method.train()
     assert any(module.training for module in method.network.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def test_exemplars_are_chosen_before_the_balanced_stage_and_not_again() -> None:
-    method, task = _begun("lucir", BALANCED)
+    method, task = begun("lucir", BALANCED)
     representation, _ = method.stages(task)
     method.begin_stage(representation, task)
-    _step(method, task, representation.samples)
+    take_step(method, task, representation.samples)
     method.end_stage(representation, task)
     chosen = method.memory.samples().sources
     balanced = method.stages(task)[1]
     method.begin_stage(balanced, task)
-    _step(method, task, balanced.samples)
+    take_step(method, task, balanced.samples)
     method.end_stage(balanced, task)
     method.eval().end_task(task)
     assert torch.equal(method.memory.samples().sources, chosen)
@@ -282,7 +243,7 @@ def test_a_number_for_each_class_stays() -> None:
 def test_readouts_are_those_asked_for(overrides: tuple[str, ...], readouts: tuple[str, ...]) -> None:
     benchmark, method = ToyBenchmark(), toy_method("lucir", *overrides)
     task = go_through(method, benchmark, 2)
-    scores = method.eval().scores(_batch(task, task.test).images)
+    scores = method.eval().scores(whole_batch(task, task.test).images)
     assert method.readouts == tuple(scores) == readouts
     assert all(values.shape == (len(task.test), 4) for values in scores.values())
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from mmcl.backbones.freezing import is_frozen
 from mmcl.memory.accounting import module_bytes
 from tests.methods.kinds import CLASS_INCREMENTAL
-from tests.methods.toy import ToyBenchmark, begin, go_through, toy_method
+from tests.methods.toy import ToyBenchmark, begin, begun, go_through, toy_method
 
 FROZEN = {
     "memo": lambda method: [method.network.branches[0]],
@@ -22,18 +21,15 @@ FROZEN = {
 }
 
 
-def _second_task(name: str, *overrides: str) -> tuple[Any, Any]:
-    benchmark, method = ToyBenchmark(), toy_method(name, *overrides)
-    go_through(method, benchmark, 1)
-    task = benchmark.task(1)
-    begin(method, task)
+def _in_the_second_task(name: str) -> tuple[Any, Any]:
+    method, task = begun(name)
     method.begin_stage(method.stages(task)[0], task)
     return method, task
 
 
 @pytest.mark.parametrize("name", sorted(FROZEN))
 def test_frozen_stays_frozen_whoever_calls_train(name: str) -> None:
-    method, task = _second_task(name)
+    method, task = _in_the_second_task(name)
     batch = next(iter(task.plain_batches(task.train, torch.device("cpu"))))
     for part in FROZEN[name](method):
         before = {key: value.clone() for key, value in part.state_dict().items()}
@@ -45,15 +41,6 @@ def test_frozen_stays_frozen_whoever_calls_train(name: str) -> None:
         torch.stack(list(method.losses(batch).values())).sum().backward()
         assert all(parameter.grad is None for parameter in part.parameters())
         assert all(torch.equal(value, before[key]) for key, value in part.state_dict().items())
-
-
-def test_a_frozen_trunk_stays_frozen() -> None:
-    method, _ = _second_task("memo", "method.train_base=false")
-    method.train()
-    assert is_frozen(method.network.trunk)
-    assert not method.network.trunk.training
-    free, _ = _second_task("memo", "method.train_base=true")
-    assert free.train().network.trunk.training
 
 
 @pytest.mark.parametrize("name", CLASS_INCREMENTAL)
@@ -115,66 +102,3 @@ def test_without_aligning_the_norms_differ() -> None:
     go_through(method, ToyBenchmark(), 2)
     norms = method.network.head.weight.detach().norm(dim=1)
     assert not torch.isclose(norms[:2].mean(), norms[2:].mean())
-
-
-def _flags(module: nn.Module) -> dict[str, bool]:
-    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-
-
-def test_the_stages_of_bic_leave_everything_as_it_was() -> None:
-    benchmark, method = ToyBenchmark(), toy_method("bic", "method.held_out=0.5")
-    go_through(method, benchmark, 1)
-    task = benchmark.task(1)
-    begin(method, task)
-    before = _flags(method)
-    representation, bias = method.stages(task)
-    method.begin_stage(representation, task)
-    assert not any(parameter.requires_grad for parameter in method.corrections)
-    assert not is_frozen(method.network)
-    method.end_stage(representation, task)
-    assert _flags(method) == before
-
-    method.begin_stage(bias, task)
-    assert [id(parameter) for parameter in method.stage_parameters()] == [id(method.corrections[-1])]
-    method.train()
-    assert not any(module.training for module in method.network.modules())
-    method.end_stage(bias, task)
-    assert _flags(method) == before
-    method.train()
-    assert method.network.training
-
-
-def test_the_bias_stage_of_bic_changes_the_newest_correction_alone() -> None:
-    benchmark, method = ToyBenchmark(), toy_method("bic", "method.held_out=0.5")
-    go_through(method, benchmark, 2)
-    assert method.corrections[0].tolist() == [1.0, 0.0]
-    assert method.corrections[1].tolist() != [1.0, 0.0]
-
-
-def test_what_bic_holds_out_is_balanced_and_not_trained_on() -> None:
-    benchmark, method = ToyBenchmark(), toy_method("bic", "method.held_out=0.5")
-    go_through(method, benchmark, 1)
-    task = benchmark.task(1)
-    begin(method, task)
-    representation, bias = method.stages(task)
-    assert torch.bincount(bias.samples.labels).tolist() == [4, 4, 4, 4]
-    assert len(representation.samples) + len(bias.samples) == len(method.training_samples(task))
-    assert not set(representation.samples.sources.tolist()) & set(bias.samples.sources.tolist())
-
-
-def test_joint_answers_in_the_last_task_alone() -> None:
-    benchmark, method = ToyBenchmark(), toy_method("joint")
-    images = torch.zeros(2, 3, 8, 8)
-    first = benchmark.task(0)
-    begin(method, first)
-    assert method.stages(first) == []
-    assert method.scores(images) == {}
-    assert method.first_task_weights() is None
-    last = benchmark.task(1)
-    begin(method, last)
-    (stage,) = method.stages(last)
-    assert sorted(stage.samples.labels.unique().tolist()) == [0, 1, 2, 3]
-    assert method.scores(images)["cnn"].shape == (2, 4)
-    every = toy_method("joint", "method.every_task=true")
-    begin(every, first)
-    assert len(every.stages(first)) == 1

@@ -49,18 +49,6 @@ def test_old_rows_begin_as_they_were() -> None:
     assert method.head.weight.shape == (4, 6)
 
 
-def test_the_joint_probe_answers_in_the_last_task_alone_and_counts_all_data() -> None:
-    benchmark, method = Vectors(), pretrained_method("joint_probe")
-    first = benchmark.task(0)
-    assert begin(method, first) == []
-    assert method.scores(first.test.images) == {}
-    method = pretrained_method("joint_probe")
-    task = go_through(method, benchmark, 3)
-    assert method.scores(task.test.images)["cnn"].shape == (30, 6)
-    report = method.byte_report()
-    assert (report.exemplars, report.memory_bytes) == (96, 96 * 6 * 4)
-
-
 @pytest.mark.parametrize("name", ["linear_probe", "joint_probe"])
 def test_features_encoded_once_learn_what_images_learn(name: str) -> None:
     """These images are not augmented."""

@@ -13,36 +13,18 @@ from mmcl.methods import tip_adapter
 from mmcl.methods.tip_adapter import (
     ELSEWHERE,
     PUBLISHED,
-    TipAdapter,
     TipAdapterConfig,
     first_best,
     grid_hits,
     search_values,
 )
-from mmcl.methods.tip_adapter_f import TipAdapterF, TipAdapterFConfig
-from tests.methods.encoded import DrawnDataset, accuracies, drawn_task, go_through, ingredients, step_schedule
-
-SEARCHLESS = {"search": "fixed"}
-
-
-def _keys(**changed: Any) -> dict[str, Any]:
-    keys: dict[str, Any] = {"_target_": "", "name": "tip_adapter", "prompts": "tip", "shots": 4, "passes": 3}
-    limits = dict.fromkeys(("alpha", "beta", "alpha_limit", "beta_limit"))
-    return {**keys, "search": "val", **limits, "alpha_steps": 5, "beta_steps": 7, **changed}
-
-
-def _tip(**changed: Any) -> TipAdapter:
-    return TipAdapter(TipAdapterConfig(**_keys(**changed)), ingredients())
-
-
-def _tip_f(**changed: Any) -> TipAdapterF:
-    own = {"keep": "last", "schedule": step_schedule(), "epochs_of": None}
-    return TipAdapterF(TipAdapterFConfig(**_keys(**{**own, **changed})), ingredients())
+from tests.methods.encoded import DrawnDataset, accuracies, drawn_task, go_through
+from tests.methods.tips import SEARCHLESS, right_answers, tip, tip_f, tip_keys
 
 
 def test_scores_are_the_papers_formula() -> None:
     task = drawn_task(DrawnDataset())
-    method = _tip(search="fixed", alpha=2.0, beta=3.0)
+    method = tip(search="fixed", alpha=2.0, beta=3.0)
     go_through(method, task)
     shots = task.encoded.train(4, 3)
     keys = normalize(shots.features[:, 1:].mean(1), dim=1)
@@ -55,7 +37,7 @@ def test_scores_are_the_papers_formula() -> None:
 
 def test_the_cache_helps() -> None:
     task = drawn_task(DrawnDataset(noise=0.3))
-    method = _tip(alpha_limit=50.0)
+    method = tip(alpha_limit=50.0)
     go_through(method, task)
     found = accuracies(method, task)
     assert found["tip"] > found["text"]
@@ -89,20 +71,20 @@ def test_search_values_begin_at_a_tenth_and_stay_below_the_limit() -> None:
 
 def test_the_search_takes_the_best_of_the_validation_images() -> None:
     task = drawn_task(DrawnDataset())
-    method = _tip(alpha_limit=50.0)
+    method = tip(alpha_limit=50.0)
     go_through(method, task)
     validation = task.encoded.validation(None, 1)
-    best = _hits(method, validation.features, validation.labels)
+    best = right_answers(method, validation.features, validation.labels)
     for beta in search_values(ELSEWHERE.beta_limit, 7):
         for alpha in search_values(50.0, 5):
             method.alpha.fill_(alpha)
             method.beta.fill_(beta)
-            assert _hits(method, validation.features, validation.labels) <= best
+            assert right_answers(method, validation.features, validation.labels) <= best
 
 
 def test_the_oracle_searches_on_the_test_labels_batch_by_batch() -> None:
     task = drawn_task(DrawnDataset())
-    method = _tip(alpha_limit=50.0)
+    method = tip(alpha_limit=50.0)
     go_through(method, task)
     test = task.encoded.test(1)
     oracle = method.oracles(task)["tip"]
@@ -111,15 +93,15 @@ def test_the_oracle_searches_on_the_test_labels_batch_by_batch() -> None:
     best = oracle.compute()
     method.alpha.fill_(best["alpha"])
     method.beta.fill_(best["beta"])
-    assert float(best["accuracy"]) == pytest.approx(_hits(method, test.features, test.labels) / len(test))
+    assert float(best["accuracy"]) == pytest.approx(right_answers(method, test.features, test.labels) / len(test))
     assert float(best["accuracy"]) >= accuracies(method, task)["text"]
 
 
 def test_without_validation_images_only_fixed_values_go() -> None:
     task = drawn_task(DrawnDataset(labelled=False))
     with pytest.raises(UserError, match="no validation images"):
-        go_through(_tip(), task)
-    go_through(_tip(search="fixed"), task)
+        go_through(tip(), task)
+    go_through(tip(search="fixed"), task)
 
 
 @pytest.mark.parametrize(
@@ -134,16 +116,16 @@ def test_without_validation_images_only_fixed_values_go() -> None:
 )
 def test_values_that_make_no_sense_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        _tip(**changed)
+        tip(**changed)
 
 
 def test_what_is_typed_comes_before_what_is_published() -> None:
-    config = TipAdapterConfig(**_keys(alpha=4.0, beta_limit=9.0))
+    config = TipAdapterConfig(**tip_keys(alpha=4.0, beta_limit=9.0))
     assert config.settings_of("flowers102") == PUBLISHED["flowers102"]._replace(alpha=4.0, beta_limit=9.0)
     assert config.settings_of("mine") == ELSEWHERE._replace(alpha=4.0, beta_limit=9.0)
 
 
-@pytest.mark.parametrize("make", [_tip, _tip_f])
+@pytest.mark.parametrize("make", [tip, tip_f])
 def test_the_state_is_enough_to_answer(make: Any) -> None:
     task = drawn_task(DrawnDataset())
     method, resumed = make(), make()
@@ -156,53 +138,10 @@ def test_the_state_is_enough_to_answer(make: Any) -> None:
 
 def test_bytes_of_the_cache_are_memory_and_learned_keys_are_heads() -> None:
     task = drawn_task(DrawnDataset())
-    fixed, learned = _tip(**SEARCHLESS), _tip_f(**SEARCHLESS)
+    fixed, learned = tip(**SEARCHLESS), tip_f(**SEARCHLESS)
     for method in (fixed, learned):
         method.grow(task)
     cache = 4 * 4 * 16 * 4
     assert (fixed.byte_report().memory_bytes, fixed.byte_report().exemplars) == (cache, 16)
     assert learned.byte_report().memory_bytes == 0
     assert learned.byte_report().head_bytes == fixed.byte_report().head_bytes + cache
-
-
-def test_learning_the_keys_lowers_the_loss_and_moves_them_from_the_cache() -> None:
-    task = drawn_task(DrawnDataset())
-    start = {"search": "fixed", "alpha": 20.0}
-    fixed, learned = _tip(**start), _tip_f(**start, schedule=step_schedule(epochs=12, lr=0.02))
-    go_through(fixed, task)
-    losses = go_through(learned, task)
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    assert not learned.cache_keys.detach().allclose(fixed.cache_keys, atol=1e-3)
-
-
-def test_epochs_may_differ_by_data_set() -> None:
-    method = _tip_f(epochs_of={"eurosat": 9})
-    for name, epochs in (("eurosat", 9), ("dtd", 4)):
-        task = drawn_task(DrawnDataset(), name)
-        method.grow(task)
-        assert [stage.schedule.epochs for stage in method.stages(task)] == [epochs]
-
-
-def test_the_best_epoch_is_never_worse_on_validation_than_the_first_or_last() -> None:
-    task = drawn_task(DrawnDataset())
-    schedule = step_schedule(epochs=6, lr=0.3)
-    best, last, first = (
-        _tip_f(**SEARCHLESS, keep="best_val", schedule=schedule),
-        _tip_f(**SEARCHLESS, schedule=schedule),
-        _tip(**SEARCHLESS),
-    )
-    for method in (best, last, first):
-        go_through(method, task)
-    validation = task.encoded.validation(None, 1)
-    hits = [_hits(method, validation.features, validation.labels) for method in (best, last, first)]
-    assert hits[0] == int(best.best_hits) == max(hits)
-
-
-def test_an_unknown_choice_of_epoch_is_refused() -> None:
-    with pytest.raises(UserError, match="method.keep=best: expected last or best_val"):
-        _tip_f(keep="best")
-
-
-@torch.no_grad()
-def _hits(method: TipAdapter, features: torch.Tensor, labels: torch.Tensor) -> int:
-    return int((method.scores(features)["tip"].argmax(1) == labels).sum())

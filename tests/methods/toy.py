@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mmcl.benchmarks.class_incremental import ClassIncrementalBenchmark, ClassIncrementalBenchmarkConfig, RawData
 from mmcl.config.compose import compose_run
 from mmcl.engine.assemble import build_method
 from mmcl.methods.base import Method
-from mmcl.protocol import ClassTask, Samples
+from mmcl.protocol import Batch, ClassTask, Samples
 
+CPU = torch.device("cpu")
 TOY = ["trainer=cpu", "recipe=paper", "backbone=conv2", "backbone.width=4", "memory.size=16", "memory.per_class=null"]
 
 
@@ -65,7 +67,47 @@ def go_through(method: Method, benchmark: ClassIncrementalBenchmark, tasks: int)
 def _take_steps(method: Method, task: ClassTask, samples: Samples, steps: int = 3) -> None:
     optimizer = torch.optim.SGD(method.stage_parameters(), 0.05)
     for _ in range(steps):
-        for batch in task.plain_batches(samples, torch.device("cpu")):
+        for batch in task.plain_batches(samples, CPU):
             optimizer.zero_grad()
             torch.stack(list(method.losses(batch).values())).sum().backward()
             optimizer.step()
+
+
+def begun(name: str, *overrides: str, tasks: int = 1, classes: int = 4) -> tuple[Any, ClassTask]:
+    """Return a method that has gone through some tasks at the beginning of the next one, and that task."""
+    benchmark = ToyBenchmark(classes)
+    method = toy_method(name, *overrides, benchmark=benchmark)
+    if tasks:
+        go_through(method, benchmark, tasks)
+    task = benchmark.task(tasks)
+    begin(method, task)
+    return method, task
+
+
+def whole_batch(task: ClassTask, samples: Samples | None = None) -> Batch:
+    """Return the task's training samples, or others, as one batch under the test transform."""
+    (batch,) = task.plain_batches(task.train if samples is None else samples, CPU)
+    return batch
+
+
+def take_step(method: Method, task: ClassTask, samples: Samples) -> None:
+    """Take one step of the current stage along the loss of some samples; the decay moves whatever is optimised."""
+    optimizer = torch.optim.SGD(method.stage_parameters(), 0.1, weight_decay=0.1)
+    torch.stack(list(method.train().losses(whole_batch(task, samples)).values())).sum().backward()
+    optimizer.step()
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all weights and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
+    """Name the weights and buffers that are not what :func:`tensors` copied."""
+    after = module.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def flags(module: nn.Module) -> dict[str, bool]:
+    """Return which parameters are trained."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}

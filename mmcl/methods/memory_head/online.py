@@ -1,4 +1,4 @@
-"""Memory Head on an online stream, whose classes and domains shift while nobody says so.
+"""Memory Head: keys choose which weights learn an online stream, whose classes and domains shift while nobody says so.
 
 Tiezzi, Becattini, Marullo, Melacci, "Memory Head for Pre-Trained Backbones in Continual Learning", CoLLAs 2024, section
 4.2. One pass, a step for each sample, nothing stored.
