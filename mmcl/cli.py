@@ -8,14 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from mmcl.commands.check import add_check_command
+from mmcl.commands.compare import add_compare_command
 from mmcl.commands.data import add_data_command
 from mmcl.commands.exemplars import add_exemplars_command
 from mmcl.commands.features import add_features_commands
+from mmcl.commands.index import add_index_command
 from mmcl.commands.look import add_look_commands
 from mmcl.commands.memory import add_memory_command
+from mmcl.commands.readme import add_readme_command
 from mmcl.commands.released import add_released_command
 from mmcl.commands.report import add_report_commands
 from mmcl.commands.reproduce import add_reproduce_commands
+from mmcl.commands.verify import add_verify_command
 from mmcl.errors import UserError
 
 # In the order of the help.
@@ -24,11 +28,15 @@ VERBS = (
     add_check_command,
     add_reproduce_commands,
     add_report_commands,
+    add_compare_command,
+    add_index_command,
+    add_readme_command,
     add_features_commands,
     add_data_command,
     add_memory_command,
     add_exemplars_command,
     add_released_command,
+    add_verify_command,
 )
 
 

@@ -1,6 +1,6 @@
 """A sweep of 24 runs is cut off by SIGKILL at random moments and started again; its index equals an undisturbed one's.
 
-    python experiments/checks/cut_sweep.py --out /tmp/cut_sweep --cuts 3
+python experiments/checks/cut_sweep.py --out /tmp/cut_sweep --cuts 3
 """
 
 from __future__ import annotations

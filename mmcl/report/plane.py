@@ -37,9 +37,10 @@ class _Quantity:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """Where the points of a plane are drawn."""
+    """Where the points of a plane are drawn; those beyond its budget are none of them."""
 
     plane: Plane
+    points: tuple[PlanePoint, ...]
     across: _Quantity
     area: _Quantity
     x: Callable[[float], float]
@@ -63,13 +64,13 @@ def plane_picture(plane: Plane) -> str:
 
     With one budget for all, bytes differ little: there, time is to the right and bytes are the area. A colour is a
     method; circles are its own readouts, squares the nearest class means of the same run. Marks with a rim are on the
-    front. Lines join one method with more and less memory.
+    front. Lines join one method with more and less memory; dashed ones across are what keeps far more than the budget.
     """
     canvas = _canvas(plane)
     methods = dict.fromkeys(point.method for point in plane.points)
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(methods)}
-    parts = [*_axes(canvas), *_joints(canvas, colours)]
-    for point in sorted(plane.points, key=canvas.area.of, reverse=True):  # small marks above large ones
+    parts = [*_axes(canvas), *_bounds(canvas, colours), *_joints(canvas, colours)]
+    for point in sorted(canvas.points, key=canvas.area.of, reverse=True):  # small marks above large ones
         parts.append(_mark(canvas, point, colours[point.method]))
     parts += _labels(canvas)
     legend, height = _legend(canvas)
@@ -78,16 +79,15 @@ def plane_picture(plane: Plane) -> str:
 
 
 def _canvas(plane: Plane) -> _Canvas:
-    bytes_, time = _bytes(plane.points), _time(plane.points)
-    known = all(point.seconds for point in plane.points)
+    points = tuple(point for point in plane.points if not point.beyond)
+    bytes_, time = _bytes(points), _time(points)
+    known = all(point.seconds for point in points)
     across, area = (time, bytes_) if plane.budget is not None and known else (bytes_, time)
-    values = [across.of(point) for point in plane.points]
-    heights = [100 * point.accuracy for point in plane.points]
-    spreads = [100 * (point.accuracy_spread or 0.0) for point in plane.points]
-    low = min(height - spread for height, spread in zip(heights, spreads, strict=True))
-    high = max(height + spread for height, spread in zip(heights, spreads, strict=True))
-    y = Scale(*plot.limits([low, high], 0.08), TOP + HEIGHT, TOP)
-    return _Canvas(plane, across, area, _across(values), y, max(map(area.of, plane.points)) or 1.0)
+    ends = [100 * (point.accuracy + (point.accuracy_spread or 0.0)) for point in plane.points]
+    ends += [100 * (point.accuracy - (point.accuracy_spread or 0.0)) for point in plane.points]
+    y = Scale(*plot.limits(ends, 0.08), TOP + HEIGHT, TOP)
+    largest = max(map(area.of, points)) or 1.0
+    return _Canvas(plane, points, across, area, _across([across.of(point) for point in points]), y, largest)
 
 
 def _bytes(points: Sequence[PlanePoint]) -> _Quantity:
@@ -116,7 +116,7 @@ def _logarithmic(values: Sequence[float]) -> bool:
 
 
 def _axes(canvas: _Canvas) -> list[str]:
-    values = [canvas.across.of(point) for point in canvas.plane.points]
+    values = [canvas.across.of(point) for point in canvas.points]
     bottom, end, parts = TOP + HEIGHT, WIDTH - RIGHT, []
     for value in plot.ticks(canvas.y.low, canvas.y.high, 6):
         if 0 <= value <= 100:
@@ -141,11 +141,24 @@ def _ticks_across(values: Sequence[float]) -> list[float]:
     return [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
 
 
+def _bounds(canvas: _Canvas, colours: Mapping[str, str]) -> list[str]:
+    """Return lines across for what keeps far more than the budget, with their names at the right."""
+    parts = []
+    for point in canvas.plane.points:
+        if point.beyond:
+            y = canvas.y(100 * point.accuracy)
+            line = [(LEFT, y), (WIDTH - RIGHT, y)]
+            words = f"{point.label}, {point.readout}: {100 * point.accuracy:.2f} %, {point.kept_bytes:,} bytes"
+            named = f"<g><title>{escape(words)}</title>{plot.line(line, colours[point.method], dashed=True)}</g>"
+            parts += [named, plot.text(WIDTH - RIGHT, y - plot.FONT, f"{point.label}, beyond the budget", "end")]
+    return parts
+
+
 def _joints(canvas: _Canvas, colours: Mapping[str, str]) -> list[str]:
     """Return lines through one method with more and less memory, and from its own readout to the second."""
     solid: dict[tuple[str, str], list[PlanePoint]] = {}
     dotted: dict[str, list[PlanePoint]] = {}
-    for point in canvas.plane.points:
+    for point in canvas.points:
         solid.setdefault((point.family, point.readout), []).append(point)
         dotted.setdefault(point.label, []).append(point)
     parts = []
@@ -181,9 +194,11 @@ def _shape(x: float, y: float, radius: float, square: bool, style: str, words: s
 
 
 def _labels(canvas: _Canvas) -> list[str]:
-    named = _named(canvas.plane)
+    named = _named(canvas.points)
     marks = [canvas.box(point) for point, _ in named]
-    others = [canvas.box(point) for point in canvas.plane.points]
+    others = [canvas.box(point) for point in canvas.points]
+    bounds = [canvas.y(100 * point.accuracy) for point in canvas.plane.points if point.beyond]
+    others += [Box(LEFT, y - 1.6 * plot.FONT, WIDTH - LEFT, 1.7 * plot.FONT) for y in bounds]
     sizes = [(1.1 * plot.text_width(words), plot.FONT + 1) for _, words in named]  # fonts differ
     frame = Box(LEFT + 2, TOP, WIDTH - LEFT - 4, HEIGHT)
     parts = []
@@ -198,15 +213,15 @@ def _labels(canvas: _Canvas) -> list[str]:
     return parts
 
 
-def _named(plane: Plane) -> list[tuple[PlanePoint, str]]:
+def _named(points: Sequence[PlanePoint]) -> list[tuple[PlanePoint, str]]:
     """Return the points that get a label, and the label: one for each family, at its largest memory."""
     families: dict[str, PlanePoint] = {}
-    for point in plane.points:
+    for point in points:
         if not point.second:
             families[point.family] = point
     if len(families) > MAX_LABELS:
-        of_front = {point.family for point in plane.points if point.on_front}
-        told = {point.method for point in plane.points if point.on_front}
+        of_front = {point.family for point in points if point.on_front}
+        told = {point.method for point in points if point.on_front}
         rest = {point.method: point.family for point in families.values() if point.method not in told}
         families = {name: point for name, point in families.items() if name in {*of_front, *rest.values()}}
     return [(point, plot.shortened(family, LABEL_WIDTH)) for family, point in families.items()]
@@ -217,9 +232,9 @@ def _legend(canvas: _Canvas) -> tuple[list[str], float]:
     y = TOP + HEIGHT + BELOW + LARGEST
     ink = 'fill="currentColor" fill-opacity="0.5"'
     entries = [("own readout", False, 4.0, ink)]
-    if any(point.second for point in canvas.plane.points):
+    if any(point.second for point in canvas.points):
         entries.append(("nearest class mean", True, 4.0, ink))
-    if any(point.on_front for point in canvas.plane.points):
+    if any(point.on_front for point in canvas.points):
         entries.append(("on the front", False, 4.0, 'fill="none" stroke="currentColor" stroke-width="1.4"'))
     for value in _three(canvas.largest):
         entries.append((f"{value:g} {canvas.area.unit}", False, canvas.radius(value), ink))

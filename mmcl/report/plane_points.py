@@ -11,15 +11,13 @@ from typing import Any
 from mmcl.config.identity import WITHOUT_INFLUENCE
 from mmcl.report.costs import hardware_of
 from mmcl.report.result import Result
+from mmcl.report.setting_labels import Flat, flattened, in_brackets, labels_of, shortened
 
 MIN_METHODS = 3
+# A budget counts as the papers do, without heads, statistics and labels; what keeps this many times as much ignores it.
+SLACK = 1.5
 TEXT, FUSED, SECOND = "text", "fused", "nme"
 UNSEEN = "unseen"
-# What a sweep over budgets varies: configurations that differ in these alone are one method with more or less memory.
-BUDGET_KEYS = (
-    *(f"memory.{name}" for name in ("size", "per_class", "bytes", "align_to")),
-    *(f"method.{name}" for name in ("shots", "total_bytes", "buffer_size")),
-)
 READOUT_RULE = (
     "The accuracy is that of a method's own readout: what it fuses before the parts, a text classifier only where "
     "there is nothing else. Where a method also answers by the nearest class mean of its memory, that is a square. "
@@ -29,7 +27,6 @@ READOUT_RULE = (
 WEIGHTS_KEY = "method.first_task_weights"
 SEEDED_KEYS = ("order_seed", "split_seed")
 AVERAGE, LAST = "average_incremental_accuracy", "last_accuracy"
-Flat = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,7 @@ class PlanePoint:
         seconds: wall time of a run; None where a run does not say.
         seeds: number of runs behind it.
         on_front: whether no other point of its plane beats it.
+        beyond: whether it keeps far more than the budget of its plane: a bound, which beats nothing.
     """
 
     label: str
@@ -67,6 +65,7 @@ class PlanePoint:
     seconds: float | None
     seeds: int
     on_front: bool = False
+    beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class _Configuration:
 
     def settings(self) -> Flat:
         """Return what may tell it from others of its method."""
-        flat = _flat({name: self._node(name) for name in ("method", "memory", "backbone")})
+        flat = flattened({name: self._node(name) for name in ("method", "memory", "backbone")})
         if flat.get(WEIGHTS_KEY, "None") != "None":
             flat[WEIGHTS_KEY] = "given"
         return flat
@@ -138,7 +137,11 @@ def find_planes(results: Sequence[Result]) -> list[Plane]:
     for result in results:
         if result.finished and result.kept_bytes is not None:
             benchmarks.setdefault(_benchmark_key(result), []).append(result)
-    several = {key: _configurations(runs) for key, runs in benchmarks.items() if _has_several_methods(runs)}
+    several = {
+        key: _configurations(runs)
+        for key, runs in benchmarks.items()
+        if len({run.name_of("method") for run in runs}) >= MIN_METHODS
+    }
     titles = _titles({key: found[0].runs[0] for key, found in several.items()})
     planes = [plane for key, found in several.items() for plane in _planes_of(titles[key], found)]
     return sorted(planes, key=lambda plane: plane.title)
@@ -159,10 +162,6 @@ def shown_readouts(names: Sequence[str]) -> list[str]:
     """Return the readouts of a run that stand for its method, its own first; accuracy has no say in it."""
     own = FUSED if FUSED in names else next((name for name in names if name != TEXT), TEXT)
     return [own, SECOND] if SECOND in names and own != SECOND else [own]
-
-
-def _has_several_methods(runs: Sequence[Result]) -> bool:
-    return len({run.name_of("method") for run in runs}) >= MIN_METHODS
 
 
 def _benchmark_key(result: Result) -> str:
@@ -190,10 +189,16 @@ def _planes_of(title: str, configurations: Sequence[_Configuration]) -> list[Pla
     planes, covered = [], False
     for budget in budgets:
         within = [one for one in configurations if one.within(budget)]
-        if _has_several_methods([one.runs[0] for one in within]):
-            planes.append(_plane(f"{title}, {budget:,} bytes", within, budget))
+        plane = _plane(f"{title}, {budget:,} bytes", within, budget)
+        if _compares(plane):
+            planes.append(plane)
             covered |= len(within) == len(configurations)
-    return planes if covered else [*planes, _plane(title, configurations, None)]
+    everything = _plane(title, configurations, None)
+    return planes if covered or not _compares(everything) else [*planes, everything]
+
+
+def _compares(plane: Plane) -> bool:
+    return len({point.method for point in plane.points if not point.beyond}) >= MIN_METHODS
 
 
 def _plane(title: str, configurations: Sequence[_Configuration], budget: int | None) -> Plane:
@@ -206,15 +211,19 @@ def _plane(title: str, configurations: Sequence[_Configuration], budget: int | N
     ]
     points.sort(key=lambda point: (point.method, point.family, point.second, point.kept_bytes))
     timed = len({hardware_of(run) for run in runs}) == 1 and all(point.seconds is not None for point in points)
-    costs = [(-one.accuracy, float(one.kept_bytes), (one.seconds or 0.0) if timed else 0.0) for one in points]
-    points = [replace(point, on_front=on_it) for point, on_it in zip(points, front(costs), strict=True)]
+    points = [replace(one, beyond=budget is not None and one.kept_bytes > SLACK * budget) for one in points]
+    compared = [one for one in points if not one.beyond]
+    costs = [(-one.accuracy, float(one.kept_bytes), (one.seconds or 0.0) if timed else 0.0) for one in compared]
+    winners = {id(one) for one, on_it in zip(compared, front(costs), strict=True) if on_it}
+    points = [replace(one, on_front=id(one) in winners) for one in points]
     machines = "." if timed else "; times of several machines do not compare, and the front leaves them out."
-    return Plane(title, READOUT_RULE + machines, _axis(runs[0]), budget, tuple(points))
+    bounds = " What keeps far more than the budget is a bound, a dashed line." if any(p.beyond for p in points) else ""
+    return Plane(title, READOUT_RULE + machines + bounds, _axis(runs[0]), budget, tuple(points))
 
 
 def _point(one: _Configuration, readout: str, second: bool, label: str, family: str) -> PlanePoint | None:
     """Return a point, or None where a run has no accuracy for it."""
-    figures = [run.readouts_on().get(readout, {}) for run in one.runs]
+    figures = [run.readouts.get(readout, {}) for run in one.runs]
     accuracies, averages, lasts = (
         _known(values)
         for values in (
@@ -273,65 +282,29 @@ def _has_data_sets(run: Result) -> bool:
 
 
 def _labels(configurations: Sequence[_Configuration]) -> list[tuple[str, str]]:
-    """Return of each configuration its label in a plane, and that of its family: one method whatever its budget."""
-    flat = [one.settings() for one in configurations]
-    bare = [{key: value for key, value in entry.items() if key not in BUDGET_KEYS} for entry in flat]
-    labels = []
-    for index, one in enumerate(configurations):
-        kin = [place for place, other in enumerate(configurations) if other.method == one.method]
-        told = _telling(bare[index], [bare[place] for place in kin])
-        members = [place for place in kin if bare[place] == bare[index]]
-        budget = _telling(flat[index], [flat[place] for place in members])
-        labels.append((one.method + _in_brackets([*told, *budget]), one.method + _in_brackets(told)))
-    return labels
-
-
-def _telling(one: Flat, others: Sequence[Flat]) -> list[str]:
-    """Return few settings that together no other has; each tells it from most of those that are left."""
-    left, told = [other for other in others if other != one], []
-    while left:
-        keys = sorted(one, key=lambda key: (key.count("."), key))
-        best = max(keys, key=lambda key: (sum(other.get(key) != one[key] for other in left), one[key] != "None"))
-        remaining = [other for other in left if other.get(best) == one[best]]
-        if len(remaining) == len(left):
-            break  # the others have all that it has, and more
-        told.append(f"{best.partition('.')[2]}={_short(one[best])}")
-        left = remaining
-    return told
-
-
-def _in_brackets(told: Sequence[str]) -> str:
-    return f" ({', '.join(told)})" if told else ""
+    """Return of each configuration its label in a plane, and that of its family."""
+    settings: dict[str, list[Flat]] = {}
+    places = []
+    for one in configurations:
+        kin = settings.setdefault(one.method, [])
+        places.append((one.method, len(kin)))
+        kin.append(one.settings())
+    labels = {method: labels_of(method, kin) for method, kin in settings.items()}
+    return [labels[method][index] for method, index in places]
 
 
 def _titles(runs: Mapping[str, Result]) -> dict[str, str]:
     """Return a title for each benchmark, with what tells those of one name apart."""
-    flat = {key: _flat(json.loads(key)[0]) for key in runs}
+    flat = {key: flattened(json.loads(key)[0]) for key in runs}
     titles = {}
     for key, run in runs.items():
         benchmark, name = _node(run.config, "benchmark"), run.name_of("benchmark")
         split = f" B{benchmark.get('base')} Inc{benchmark['increment']}" if benchmark.get("increment") else ""
         alike = [flat[other] for other, kin in runs.items() if kin.name_of("benchmark") == name]
         varying = [part for part in flat[key] if len({other.get(part) for other in alike}) > 1]
-        told = [f"{part}={_short(flat[key][part])}" for part in varying if part not in ("base", "increment")]
-        titles[key] = f"{name}{split}{_in_brackets(told)}"
+        told = [f"{part}={shortened(flat[key][part])}" for part in varying if part not in ("base", "increment")]
+        titles[key] = f"{name}{split}{in_brackets(told)}"
     return titles
-
-
-def _short(value: str) -> str:
-    """Return a value without the folders of a file."""
-    return value.rpartition("/")[2] if value.startswith(("/", "~")) else value
-
-
-def _flat(node: Any, prefix: str = "") -> Flat:
-    """Return the leaves of a configuration as text by their dotted keys."""
-    if not isinstance(node, Mapping):
-        return {prefix: str(node)}
-    return {
-        key: value
-        for name, part in sorted(node.items())
-        for key, value in _flat(part, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
 
 
 def _node(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -109,9 +109,20 @@ def test_a_budget_has_a_plane_of_its_own_with_those_that_take_none(tmp_path: Pat
     assert {"der (size=5)", "slca"} < {point.label for point in everything.points}
 
 
+def test_what_ignores_the_budget_is_a_bound_and_on_no_front(tmp_path: Path) -> None:
+    for method, kept in (("der", 1000), ("wa", 1100), ("memo", 900), ("joint", 9000)):
+        _run(tmp_path, method, memory=MEMORY, bytes=kept, last=0.99 if method == "joint" else 0.6)
+    (plane,) = find_planes(find_results(tmp_path)[0])
+    assert {point.method for point in plane.points if point.beyond} == {"joint"}
+    assert {point.method for point in plane.points if point.on_front} == {"memo"}
+    texts, titles = _read(plane)
+    assert "joint, beyond the budget" in texts
+    assert len(titles) == len(plane.points)
+
+
 def test_one_budget_for_all_is_one_plane(tmp_path: Path) -> None:
     for method in ("er", "mir", "gdumb"):
-        _run(tmp_path, method, config={"total_bytes": 688})
+        _run(tmp_path, method, config={"total_bytes": 688}, bytes=680)
     (plane,) = find_planes(find_results(tmp_path)[0])
     assert plane.budget == 688
 
@@ -156,6 +167,12 @@ def test_a_faster_run_beats_an_equal_one(tmp_path: Path) -> None:
         _run(tmp_path, method, seconds=seconds)
     (plane,) = find_planes(find_results(tmp_path)[0])
     assert {point.method for point in plane.points if point.on_front} == {"wa"}
+
+
+def test_runs_without_accuracy_make_no_plane(tmp_path: Path) -> None:
+    for method in ("der", "wa", "memo"):
+        _run(tmp_path, method, readouts={"cnn": {}})
+    assert find_planes(find_results(tmp_path)[0]) == []
 
 
 def test_unfinished_and_unmeasured_runs_are_passed_over(tmp_path: Path) -> None:
@@ -228,7 +245,8 @@ def _run(  # noqa: PLR0913 - one for each part of a result that planes look at
         "memory": memory or {"size": 5, "bytes": None},
     }
     made["readouts"] = json.loads(json.dumps(made["readouts"]))
-    made["readouts"]["cnn"]["last_accuracy"] = last
+    if made["readouts"]["cnn"]:
+        made["readouts"]["cnn"]["last_accuracy"] = last
     made["bytes"] = [{"task": 2, "model_bytes": bytes, "memory_bytes": 0}]
     made["timing"] = {"wall_seconds": seconds, "stages": []}
     made["provenance"] = {"date": date, "hardware": {"machine": "x", "cpus": cpus}}
