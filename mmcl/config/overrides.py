@@ -56,6 +56,8 @@ def documented(overrides: list[str]) -> list[str]:
     for override in overrides:
         name, _, value = override.lstrip("+").partition("=")
         value = str(files.get(value, value)) if name == "method" else value
+        if value[:2] in ("'/", "'~"):
+            value = value[1:-1].replace("\\'", "'")  # normalising quotes it again
         spelled.append(f"{'+' if name in ('method', 'experiment') else ''}{name}={value}")
     return spelled
 

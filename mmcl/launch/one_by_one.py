@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from mmcl.launch.isolation import ending, plain_command, start_plain_run
 from mmcl.launch.jobs import Job, Outcome, Terminated
 
 SECONDS_TO_STOP = 30
@@ -19,8 +18,7 @@ SECONDS_TO_STOP = 30
 def run_one_by_one(jobs: Sequence[Job], console: Console) -> Iterator[Outcome]:
     """Run jobs in this order and show what they print; yield what came of each."""
     for number, job in enumerate(jobs, start=1):
-        words = shlex.join(job.overrides)
-        console.print(f"[{number}/{len(jobs)}] python -m mmcl.run {words}", style="bold", markup=False)
+        console.print(f"[{number}/{len(jobs)}] {plain_command(job.overrides)}", style="bold", markup=False)
         began = time.perf_counter()
         code, last_line = _run(job.overrides, console)
         seconds = time.perf_counter() - began
@@ -28,19 +26,19 @@ def run_one_by_one(jobs: Sequence[Job], console: Console) -> Iterator[Outcome]:
         if code == 0 and path.name == "result.json" and path.is_file():
             yield Outcome(job, path, seconds=seconds)
         else:
-            error = f"exit code {code}" if code else f"named no result.json, but {last_line!r}"
+            error = ending(code) if code else f"named no result.json, but {last_line!r}"
             yield Outcome(job, None, error, seconds)
 
 
 def _run(overrides: Sequence[str], console: Console) -> tuple[int, str]:
     """Return the exit code and the last line of a run."""
     last_line = ""
-    command = [sys.executable, "-m", "mmcl.run", *overrides]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with start_plain_run(overrides, stdout=subprocess.PIPE) as process:
         try:
             for line in process.stdout or ():
-                last_line = line.strip() or last_line
-                console.print(line.rstrip(), markup=False)
+                text = line.decode(errors="replace").rstrip()
+                last_line = text.strip() or last_line
+                console.print(text, markup=False)
             return process.wait(), last_line
         except Terminated:
             process.terminate()  # it saves and stops; whoever sent the signal says how long that may take
@@ -51,7 +49,7 @@ def _run(overrides: Sequence[str], console: Console) -> tuple[int, str]:
             raise
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process that got the same interrupt from the terminal; end it if it does not."""
     try:
         process.wait(SECONDS_TO_STOP)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 
+from mmcl.launch.isolation import plain_command
 from mmcl.launch.plan import BEGUN, FAILED, FINISHED, NEW, Plan, PlannedRun
 from mmcl.report.console import duration
 
@@ -54,7 +54,7 @@ def _show_runs(plan: Plan, say: _Say) -> None:
     for run in plan.runs.values():
         state = "no data" if run.missing and run.state != FINISHED else run.state
         expected = "" if run.expected_seconds is None or run.state == FINISHED else f"  about {_time(run)}"
-        say(f"  {state:13}  python -m mmcl.run {shlex.join(run.overrides)}{expected}")
+        say(f"  {state:13}  {plain_command(run.overrides)}{expected}")
         say(f"                 for {'; '.join(run.rows)}", style="dim")
 
 

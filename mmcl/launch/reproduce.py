@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmcl.errors import INTERRUPTED, PREEMPTED, UserError, nearest
+from mmcl.launch.isolation import plain_command
 from mmcl.launch.jobs import Job, Outcome, Terminated, longest_first, terminated_as_interrupt
 from mmcl.launch.one_by_one import run_one_by_one
 from mmcl.launch.plan import Plan, make_plan
@@ -119,7 +119,9 @@ def reproduce(
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted. The same command continues here.", style="yellow")
         code = PREEMPTED if isinstance(interrupt, Terminated) else INTERRUPTED
-    failures += [f"{_command(run.overrides)}: not run, for {run.missing[0]} is missing" for run in plan.without_data]
+    failures += [
+        f"{plain_command(run.overrides)}: not run, for {run.missing[0]} is missing" for run in plan.without_data
+    ]
     _show_results(name, plan, results, failures, runs_dir, console)
     return code or int(bool(failures))
 
@@ -174,8 +176,4 @@ def _show_results(
 
 def _failure(outcome: Outcome) -> str:
     log = f" (log: {outcome.log})" if outcome.log is not None else ""
-    return f"{_command(outcome.job.overrides)}: {outcome.error}{log}"
-
-
-def _command(overrides: Sequence[str]) -> str:
-    return f"python -m mmcl.run {shlex.join(overrides)}"
+    return f"{plain_command(outcome.job.overrides)}: {outcome.error}{log}"

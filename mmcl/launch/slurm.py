@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl.errors import PREEMPTED, UserError
+from mmcl.launch.isolation import ending, start_plain_run
 from mmcl.launch.jobs import Job, Outcome
 from mmcl.whole_files import write_whole
 
@@ -30,10 +31,10 @@ class PlainRun:
 
     def __call__(self) -> tuple[int, str]:
         """Run, and return the exit code and the last line, which is the path of ``result.json``."""
-        command = [sys.executable, "-m", "mmcl.run", *self.overrides]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        sys.stdout.write(ended.stdout)
-        return ended.returncode, (ended.stdout.strip().splitlines() or [""])[-1]
+        process = start_plain_run(self.overrides, stdout=subprocess.PIPE)
+        printed = process.communicate()[0].decode(errors="replace")
+        sys.stdout.write(printed)
+        return process.returncode, (printed.strip().splitlines() or [""])[-1]
 
     def checkpoint(self) -> Any:
         """Return what submitit puts back into the queue when the job is preempted or runs out of time."""
@@ -96,7 +97,7 @@ def _outcome(job: Job, handle: Any, seconds: float) -> Outcome:
         return Outcome(job, None, f"{type(error).__name__}: {str(error).strip()}", seconds, log)
     if code:
         words = ", preempted; the same command goes on" if code == PREEMPTED else ""
-        return Outcome(job, None, f"exit code {code}{words}", seconds, log)
+        return Outcome(job, None, f"{ending(code)}{words}", seconds, log)
     return Outcome(job, Path(last_line), seconds=seconds, log=log)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from mmcl.config.compose import compose_run
 from mmcl.config.identity import identity
 from mmcl.errors import UserError
-from mmcl.launch import one_by_one, slurm
+from mmcl.launch import isolation, one_by_one, slurm
 from mmcl.launch.jobs import Job
 from mmcl.launch.reproduce import Launch, reproduce
 from mmcl.launch.staying import run_in_staying
@@ -46,7 +46,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = STAND_IN.format(folder=str(tmp_path), result=json.dumps(content()))
     script.write_text(f"#!{sys.executable}\n{text}")
     script.chmod(0o755)
-    monkeypatch.setattr(one_by_one.sys, "executable", str(script))
+    monkeypatch.setattr(isolation.sys, "executable", str(script))
     return tmp_path
 
 
