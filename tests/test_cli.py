@@ -10,7 +10,7 @@ import pytest
 from mmcl.cli import main
 from mmcl.commands.look import KINDS
 from mmcl.config.locate import options
-from mmcl.report.keep import keep_results
+from mmcl.results.keep import keep_results
 from tests.report.made import content as made_content
 from tests.report.made import write
 

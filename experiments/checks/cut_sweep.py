@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from mmcl.report.index import index_digest
-from mmcl.report.store import find_results
+from mmcl.results.index import index_digest
+from mmcl.results.store import find_results
 
 SWEEP = (
     "+method=finetune,replay,icarl,wa,memo,der",

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mmcl.report.index import NAME, Index, ask, discard, index_digest
 from mmcl.report.page import write_report
-from mmcl.report.run_comparison import compare_runs
 from mmcl.report.run_comparison_page import write_comparison
-from mmcl.report.store import find_results
-from mmcl.report.tables import find_tables, load_table
+from mmcl.results.index import NAME, Index, ask, discard, index_digest
+from mmcl.results.run_comparison import compare_runs
+from mmcl.results.store import find_results
+from mmcl.results.tables import find_tables, load_table
 
 METHODS = ("finetune", "replay", "icarl", "wa", "bic", "der", "memo", "lucir", "aanets", "mnemonics")
 BENCHMARKS = ("digits", "cifar100", "imagenet100", "shapes_classes")

@@ -40,7 +40,7 @@ def _check(what: Sequence[str]) -> None:
         raise UserError(f"'{' '.join(what)}': type one name, or overrides such as +method=memo; see mmcl check --help")
     tables, experiments = _tables(name), _experiments(name)
     if not tables and not experiments:
-        from mmcl.report.tables import table_names
+        from mmcl.results.tables import table_names
 
         names = [*options("experiment"), *table_names()]
         known = [*names, *{begun.partition("/")[0] for begun in names}, "all"]
@@ -53,7 +53,7 @@ def _check(what: Sequence[str]) -> None:
 
 
 def _tables(name: str) -> list[Path]:
-    from mmcl.report.tables import tables_named
+    from mmcl.results.tables import tables_named
 
     try:
         return tables_named(name)

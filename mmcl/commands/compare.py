@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 if TYPE_CHECKING:  # drawing takes a moment to import
-    from mmcl.report.run_comparison import Difference, Pair, ReadoutComparison, RunComparison
+    from mmcl.results.run_comparison import Difference, Pair, ReadoutComparison, RunComparison
 
 SHOWN_CLASSES = 5  # of those that gained most, and of those that lost most
 console = Console(highlight=False, soft_wrap=True)
@@ -29,8 +29,8 @@ def add_compare_command(commands: Any) -> None:
 
 
 def _compare(first: str, second: str, runs: str, html: str | None) -> None:
-    from mmcl.report.run_comparison import compare_runs
-    from mmcl.report.store import find_run
+    from mmcl.results.run_comparison import compare_runs
+    from mmcl.results.store import find_run
 
     compared = compare_runs(find_run(first, runs), find_run(second, runs))
     _print_runs(compared)

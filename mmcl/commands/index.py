@@ -25,7 +25,7 @@ def add_index_command(commands: Any) -> None:
 
 
 def _index(runs: Path, rebuild: bool, only_digest: bool) -> None:
-    from mmcl.report.index import ask, discard
+    from mmcl.results.index import ask, discard
 
     if not runs.is_dir():
         raise UserError(f"{runs}: no such folder. Name the folder of your runs, such as: mmcl index runs")

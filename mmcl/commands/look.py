@@ -35,7 +35,7 @@ def add_look_commands(commands: Any) -> None:
 def names_of(kind: str) -> list[str]:
     """Return the names of everything of a kind: the options of a group of ``conf/``, or the tables."""
     if kind == "table":
-        from mmcl.report.tables import table_names
+        from mmcl.results.tables import table_names
 
         return table_names()
     return options(kind)
@@ -68,7 +68,7 @@ def _show_file(group: str, name: str) -> None:
 
 
 def _show_table(name: str) -> None:
-    from mmcl.report.tables import load_table
+    from mmcl.results.tables import load_table
 
     table = load_table(name)
     console.print(f"[bold]table {name}[/bold]: {table.title}\n{table.paper}; {table.source}\ncost: {table.cost}\n")
@@ -165,7 +165,7 @@ def benchmarks_for(method: Any) -> list[str]:
 @cache
 def tables_by_method() -> dict[str, list[str]]:
     """List for each method the shipped tables that have a run of it."""
-    from mmcl.report.tables import load_table, table_names
+    from mmcl.results.tables import load_table, table_names
 
     found: dict[str, list[str]] = {}
     for name in table_names():

@@ -37,11 +37,11 @@ def add_report_commands(commands: Any) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from mmcl.report.comparison import compare, pick_from
     from mmcl.report.page import write_page
-    from mmcl.report.store import find_results
-    from mmcl.report.tables import find_tables, load_table
     from mmcl.report.written import write_tables
+    from mmcl.results.comparison import compare, pick_from
+    from mmcl.results.store import find_results
+    from mmcl.results.tables import find_tables, load_table
 
     runs = Path(parsed.runs).expanduser()
     runs = runs.parent if runs.name == "result.json" else runs
@@ -61,17 +61,17 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _figure(table: str, runs: Path, file: Path) -> None:
-    from mmcl.report.comparison import compare, pick_from
-    from mmcl.report.store import find_results
     from mmcl.report.table_figures import write_figure
-    from mmcl.report.tables import load_table
+    from mmcl.results.comparison import compare, pick_from
+    from mmcl.results.store import find_results
+    from mmcl.results.tables import load_table
 
     results, _ = find_results(runs)
     console.print(str(write_figure(compare(load_table(table), pick_from(results)), file)), markup=False)
 
 
 def _keep(runs: Path, folder: Path) -> None:
-    from mmcl.report.keep import keep_results
+    from mmcl.results.keep import keep_results
 
     for path in keep_results(runs, folder):
         console.print(str(path), markup=False)

@@ -18,7 +18,7 @@ from mmcl.engine.preemption import PreemptedError
 from mmcl.engine.provenance import provenance
 from mmcl.engine.run_directory import MetricsFile, RunDirectory
 from mmcl.errors import INTERRUPTED, PREEMPTED, UserError
-from mmcl.report.keep import without_paths
+from mmcl.results.keep import without_paths
 from mmcl.whole_files import write_whole
 
 SUMMARISED = ("average_incremental_accuracy", "last_accuracy", "forgetting")

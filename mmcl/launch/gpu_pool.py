@@ -24,7 +24,7 @@ from mmcl.launch.jobs import Job, Outcome, terminated_as_interrupt
 from mmcl.launch.objective import value_of
 from mmcl.launch.slot_pool import run_in_slots
 from mmcl.launch.slots import Slot, find_slots
-from mmcl.report.store import read_result
+from mmcl.results.store import read_result
 
 # The name in conf/hydra/launcher/gpu_pool.yaml. Hydra builds launchers by names in the package hydra_plugins alone,
 # where it looks for the files of other distributions. This one belongs to mmcl and needs no search: it is entered under

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmcl.errors import UserError, nearest
-from mmcl.report.store import read_result
+from mmcl.results.store import read_result
 
 VALIDATION = "_validation"
 

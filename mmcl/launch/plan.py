@@ -17,9 +17,9 @@ from mmcl.config.components import build
 from mmcl.config.compose_many import compose_runs
 from mmcl.config.identity import identity, run_directory
 from mmcl.errors import UserError
-from mmcl.report.comparison import Overrides, canonical
-from mmcl.report.store import Result, find_results
-from mmcl.report.tables import Table
+from mmcl.results.comparison import Overrides, canonical
+from mmcl.results.store import Result, find_results
+from mmcl.results.tables import Table
 
 FINISHED, BEGUN, FAILED, NEW = "finished", "begun", "failed before", "new"
 

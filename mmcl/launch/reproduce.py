@@ -19,11 +19,11 @@ from mmcl.launch.slot_pool import run_in_slots
 from mmcl.launch.slots import VISIBLE, find_slots
 from mmcl.launch.slurm import run_on_slurm
 from mmcl.launch.staying import run_in_staying
-from mmcl.report.comparison import Overrides, compare
 from mmcl.report.console import show
 from mmcl.report.page import write_page
-from mmcl.report.store import Result, read_result
-from mmcl.report.tables import load_table, tables_named, with_rows
+from mmcl.results.comparison import Overrides, compare
+from mmcl.results.store import Result, read_result
+from mmcl.results.tables import load_table, tables_named, with_rows
 
 LAUNCHERS = ("auto", "serial", "pool", "gpu_pool", "slurm")
 MOST_IN_POOL = 8  # small runs at the same time, unless more are asked for

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mmcl.launch.jobs import Job, Outcome
 from mmcl.report.console import duration
-from mmcl.report.store import read_result
+from mmcl.results.store import read_result
 
 
 class RowProgress:

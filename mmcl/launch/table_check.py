@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmcl.config.compose_many import compose_runs
 from mmcl.config.identity import identity
 from mmcl.errors import UserError
-from mmcl.report.tables import Row, Table, load_table
+from mmcl.results.tables import Row, Table, load_table
 
 Overrides = tuple[str, ...]
 

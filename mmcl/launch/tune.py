@@ -20,7 +20,7 @@ from mmcl.config.locate import shipped_folder
 from mmcl.errors import DivergedError, UserError, nearest
 from mmcl.launch.jobs import Job, Outcome
 from mmcl.launch.staying import run_in_staying
-from mmcl.report.store import find_results
+from mmcl.results.store import find_results
 from mmcl.whole_files import write_whole
 
 FIGURE = "last_accuracy"

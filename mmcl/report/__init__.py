@@ -1,4 +1,4 @@
-"""Results of runs beside the values that papers print: tables as data, result store, console and HTML.
+"""Results and tables for people: the console, one HTML page, pictures, files for papers, the tables of the README.
 
 Imports neither torch nor lightning, so that tables open in a second.
 """

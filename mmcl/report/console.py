@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mmcl.report.comparison import Cell, ComparedTable, Comparison
-from mmcl.report.tables import SWEEP_FIGURES
+from mmcl.results.comparison import Cell, ComparedTable, Comparison
+from mmcl.results.tables import SWEEP_FIGURES
 
 HEADINGS = {
     "average_incremental_accuracy": "average",

@@ -9,17 +9,17 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from mmcl.report.comparison import ComparedTable, compare, overrides_of, pick_from
 from mmcl.report.console import HEADINGS
 from mmcl.report.formats import filters
-from mmcl.report.memory_sweep import find_sweeps
 from mmcl.report.plane import find_planes, plane_picture
-from mmcl.report.result import Result
 from mmcl.report.run_list import SECTIONS, addresses_of, common_folder, run_lines, with_section
 from mmcl.report.run_section import run_views
 from mmcl.report.table_figures import sweep_picture
 from mmcl.report.table_section import VERDICTS, table_views
-from mmcl.report.tables import Table
+from mmcl.results.comparison import ComparedTable, compare, overrides_of, pick_from
+from mmcl.results.memory_sweep import find_sweeps
+from mmcl.results.result import Result
+from mmcl.results.tables import Table
 
 
 def write_report(

@@ -9,9 +9,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mmcl.config.identity import WITHOUT_INFLUENCE
-from mmcl.report.costs import hardware_of
-from mmcl.report.result import Result
 from mmcl.report.setting_labels import Flat, flattened, in_brackets, labels_of, shortened
+from mmcl.results.costs import hardware_of
+from mmcl.results.result import Result
 
 MIN_METHODS = 3
 # A budget counts as the papers do, without heads, statistics and labels; what keeps this many times as much ignores it.

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from mmcl.errors import UserError, nearest
-from mmcl.report.comparison import Comparison, Pick, compare, pick_from
 from mmcl.report.readme_layout import Column, Layout, Line, Source, load_layout
-from mmcl.report.store import find_results
-from mmcl.report.tables import Row, Table, find_tables, load_table
 from mmcl.report.written import markdown_table, markdown_text
+from mmcl.results.comparison import Comparison, Pick, compare, pick_from
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, Table, find_tables, load_table
 
 PAPER_TABLES = "paper_tables"
 SEEDS = "seeds"

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mmcl.report import figures
 from mmcl.report.console import HEADINGS
 from mmcl.report.formats import in_bytes, in_time, minute, percent
-from mmcl.report.run_comparison import ReadoutComparison, RunComparison, asks_data_sets
+from mmcl.results.run_comparison import ReadoutComparison, RunComparison, asks_data_sets
 from mmcl.whole_files import write_whole
 
 SHOWN_CLASSES = 10  # of those that gained most, and of those that lost most

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmcl.report.comparison import ComparedTable, overrides_of
-from mmcl.report.costs import kept_bytes
-from mmcl.report.result import Result
 from mmcl.report.run_section import DRAWN
+from mmcl.results.comparison import ComparedTable, overrides_of
+from mmcl.results.costs import kept_bytes
+from mmcl.results.result import Result
 
 SECTIONS = 60  # runs that get one, of very many
 

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from mmcl.report import figures, heatmaps, stream_figures
 from mmcl.report.figures import Curve
-from mmcl.report.result import TEST, Result
 from mmcl.report.retrieved import Retrieval, read_retrievals
-from mmcl.report.traces import Trace, pictured, read_traces, with_usage
+from mmcl.results.result import TEST, Result
+from mmcl.results.traces import Trace, pictured, read_traces, with_usage
 
 RETRIEVAL_BYTES = 2**23  # of a page, for what queries of its runs looked at
 DRAWN_BYTES = 2**22  # of a page, for what commands drew into the directories of its runs

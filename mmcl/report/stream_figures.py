@@ -14,7 +14,7 @@ from PIL import Image
 from mmcl.report import heatmaps, plot
 from mmcl.report.figures import COLOURS
 from mmcl.report.plot import Entry, Frame, Scale
-from mmcl.report.traces import Plane, Trace
+from mmcl.results.traces import Plane, Trace
 
 PANEL, GAP = 156.0, 14.0
 LEFT, TOP = 34.0, 34.0

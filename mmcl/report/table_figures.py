@@ -9,10 +9,10 @@ import numpy as np
 
 from mmcl.errors import UserError
 from mmcl.report import figures
-from mmcl.report.comparison import Cell, ComparedTable
-from mmcl.report.costs import costs_of
 from mmcl.report.figures import Curve
-from mmcl.report.memory_sweep import Sweep
+from mmcl.results.comparison import Cell, ComparedTable
+from mmcl.results.costs import costs_of
+from mmcl.results.memory_sweep import Sweep
 from mmcl.whole_files import write_whole
 
 FIGURE = "last_accuracy"

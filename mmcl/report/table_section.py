@@ -12,11 +12,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from mmcl.report.comparison import Cell, ComparedTable, Comparison
-from mmcl.report.costs import Costs, costs_of, hardware_of
 from mmcl.report.figures import SMALL_BYTES
-from mmcl.report.result import Result
 from mmcl.report.table_figures import table_pictures
+from mmcl.results.comparison import Cell, ComparedTable, Comparison
+from mmcl.results.costs import Costs, costs_of, hardware_of
+from mmcl.results.result import Result
 
 VERDICTS = ("within", "outside", "no print", "not run", "printed only")  # first words, in the order of the overview
 

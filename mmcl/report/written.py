@@ -11,9 +11,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from mmcl.errors import UserError, nearest
-from mmcl.report.comparison import Cell, ComparedTable, Comparison
 from mmcl.report.console import HEADINGS, number, spread
-from mmcl.report.tables import CURVE_FIGURES
+from mmcl.results.comparison import Cell, ComparedTable, Comparison
+from mmcl.results.tables import CURVE_FIGURES
 from mmcl.whole_files import write_whole
 
 UNVERIFIED = "unverified"

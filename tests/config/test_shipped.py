@@ -17,7 +17,7 @@ from mmcl.config.locate import options, shipped_folder
 from mmcl.config.schema import LoggerConfig, PathsConfig, RunConfig, TrainerConfig
 from mmcl.launch.table_check import check_tables
 from mmcl.memory.quota import MemoryConfig
-from mmcl.report.tables import find_tables, load_table
+from mmcl.results.tables import find_tables, load_table
 from tests.methods.kinds import method_node
 
 CONF = shipped_folder("conf")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.report.store import read_result
+from mmcl.results.store import read_result
 from tests.engine.launched import Ended, launch
 from tests.engine.tiny import assert_same_outcome, metric_rows, read, tiny
 

@@ -11,7 +11,7 @@ import yaml
 from mmcl.cli import main
 from mmcl.errors import UserError
 from mmcl.launch.tune import find_searches, load_search, points, typed
-from mmcl.report.tables import load_table
+from mmcl.results.tables import load_table
 
 TABLE = {"title": "t", "paper": "none", "source": "none", "tolerance": 0.0, "cost": "seconds", "data": []}
 

@@ -11,7 +11,7 @@ import pytest
 from mmcl.commands.look import comment_lines, method_of
 from mmcl.config.components import locate
 from mmcl.config.locate import options
-from mmcl.report.tables import load_table, table_names
+from mmcl.results.tables import load_table, table_names
 from tests.methods.kinds import method_node
 
 TESTS = Path(__file__).parent

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmcl.report.store import Result, find_results
-from mmcl.report.tables import Row, Table
+from mmcl.results.store import Result, find_results
+from mmcl.results.tables import Row, Table
 
 CURVE = [0.9, 0.7, 0.6]
 DATASET_RUN = ("+method=dmn", "benchmark=clip/all11")

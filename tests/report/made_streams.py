@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl.report.store import Result, find_results
+from mmcl.results.store import Result, find_results
 from tests.report.made import content, write
 
 STREAM_RUN = ("+method=memory_head", "benchmark=modes2d")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mmcl.report.page import write_report
-from mmcl.report.store import find_results
-from mmcl.report.tables import Row, SweepPoint, Table
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, SweepPoint, Table
 from tests.report.browser import LAPTOP, PHONE, opened, running_browser
 from tests.report.made import DATASET_RUN, content, dataset_content, datasets_table, write
 from tests.report.made_streams import STREAM_RUN, write_stream

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmcl.report.comparison import compare, pick_from
 from mmcl.report.console import show
-from mmcl.report.tables import Row
+from mmcl.results.comparison import compare, pick_from
+from mmcl.results.tables import Row
 from tests.report.made import DATASET_RUN, dataset_result, datasets_table
 
 

@@ -17,7 +17,7 @@ from mmcl.commands.exemplars import WRITERS
 from mmcl.report.exemplar_figures import amplification, drift_histograms, exemplar_map, image_grid
 from mmcl.report.exemplars import CHOICES, choices, figures_of, places, read_record, record_files
 from mmcl.report.page import write_report
-from mmcl.report.store import find_results
+from mmcl.results.store import find_results
 from tests.report.made import content, write
 from tests.report.made_exemplars import KEPT, PER_CLASS, SIDE, put, record
 from tests.report.test_page import read

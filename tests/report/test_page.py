@@ -10,8 +10,8 @@ import pytest
 
 from mmcl.report.page import write_report
 from mmcl.report.run_list import with_section
-from mmcl.report.store import find_results
-from mmcl.report.tables import Row, SweepPoint, Table
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, SweepPoint, Table
 from tests.report.made import DATASET_RUN, content, dataset_content, datasets_table, write
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -16,7 +16,7 @@ from mmcl.report.figures import as_file
 from mmcl.report.label_places import Box, place_labels
 from mmcl.report.plane import Plane, find_planes, plane_picture
 from mmcl.report.plane_points import front, shown_readouts
-from mmcl.report.store import Result, find_results
+from mmcl.results.store import Result, find_results
 from tests.report.made import content, write
 
 COSTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=30)

@@ -12,7 +12,7 @@ import pytest
 from mmcl.report import run_section
 from mmcl.report.page import write_report
 from mmcl.report.retrieved import query_of, read_retrievals, write_retrieval_page
-from mmcl.report.store import find_results
+from mmcl.results.store import find_results
 from tests.report.made import dataset_content, write
 from tests.report.test_page import read
 

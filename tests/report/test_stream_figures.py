@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmcl.report.figures import as_file
 from mmcl.report.stream_figures import decision_regions, unit_usage, win_shares
-from mmcl.report.traces import Plane, Trace
+from mmcl.results.traces import Plane, Trace
 
 PLACES = np.linspace(-1, 1, 5)
 NAMES = ["0", "1", "red"]

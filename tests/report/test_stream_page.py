@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmcl.report.keep import keep_results
 from mmcl.report.page import write_report
-from mmcl.report.store import find_results
-from mmcl.report.tables import Row, Table
+from mmcl.results.keep import keep_results
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, Table
 from tests.report.made import write
 from tests.report.made_streams import STREAM_RUN, stream_content, write_stream
 from tests.report.test_page import Reader, read

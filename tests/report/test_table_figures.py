@@ -10,10 +10,10 @@ import yaml
 
 from mmcl.cli import main
 from mmcl.errors import UserError
-from mmcl.report.comparison import ComparedTable, compare, pick_from
-from mmcl.report.store import find_results
 from mmcl.report.table_figures import table_pictures, write_figure
-from mmcl.report.tables import Row, Table
+from mmcl.results.comparison import ComparedTable, compare, pick_from
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, Table
 from tests.report.made import DATASET_RUN, dataset_result, datasets_table, write
 from tests.report.made_streams import stream_content
 

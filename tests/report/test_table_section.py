@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mmcl.report.comparison import Cell, compare, pick_from
-from mmcl.report.costs import costs_of, hardware_of, images_per_second
-from mmcl.report.store import find_results
 from mmcl.report.table_section import TableView, table_views, verdict_of
-from mmcl.report.tables import Row, SweepPoint, Table
+from mmcl.results.comparison import Cell, compare, pick_from
+from mmcl.results.costs import costs_of, hardware_of, images_per_second
+from mmcl.results.store import find_results
+from mmcl.results.tables import Row, SweepPoint, Table
 from tests.report.made import content, result, write
 
 MEMO = ("+method=memo", "method.note='a b'")

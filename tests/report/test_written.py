@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmcl.errors import UserError
-from mmcl.report.comparison import ComparedTable, Comparison, compare, pick_from
-from mmcl.report.tables import Row, SweepPoint, Table
 from mmcl.report.written import TEX, as_csv, as_latex, as_markdown, latex_text, markdown_text, write_tables
+from mmcl.results.comparison import ComparedTable, Comparison, compare, pick_from
+from mmcl.results.tables import Row, SweepPoint, Table
 from tests.report.made import DATASET_RUN, dataset_result, datasets_table, result
 
 RUN = ("+method=memo", "memory.size=100")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcl.report.memory_sweep import Sweep, find_sweeps
+from mmcl.results.memory_sweep import Sweep, find_sweeps
 from tests.report.made import content, result
 
 POINT = st.tuples(st.floats(1, 1e3), st.floats(0, 1), st.floats(0, 1))

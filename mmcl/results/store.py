@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from mmcl.errors import UserError
-from mmcl.report.index import Listed, ask
-from mmcl.report.result import GROUPS_WITHOUT_INFLUENCE, TEST, Result, decides, read_result
-from mmcl.report.result_files import RESULT, scan
+from mmcl.results.index import Listed, ask
+from mmcl.results.result import GROUPS_WITHOUT_INFLUENCE, TEST, Result, decides, read_result
+from mmcl.results.result_files import RESULT, scan
 
 __all__ = ["GROUPS_WITHOUT_INFLUENCE", "TEST", "Result", "decides", "find_results", "find_run", "read_result"]
 IDENTITY = re.compile("[0-9a-f]{4,16}")
@@ -18,8 +18,8 @@ SHOWN = 5  # of many that may be meant
 def find_results(root: Path | str) -> tuple[list[Result], list[str]]:
     """Read every ``result.json`` below a folder, oldest first.
 
-    An index in the folder (``mmcl.report.index``) spares reading what has not changed since. Which folders are not
-    searched stands in ``mmcl.report.result_files``. A copy of a run is a result of its own; tables count the newest of
+    An index in the folder (``mmcl.results.index``) spares reading what has not changed since. Which folders are not
+    searched stands in ``mmcl.results.result_files``. A copy of a run is a result of its own; tables count the newest of
     each seed.
 
     Returns:

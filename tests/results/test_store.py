@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl.report.store import find_results
+from mmcl.results.store import find_results
 from tests.report.made import DATASETS, content, dataset_content, dataset_result, write
 
 

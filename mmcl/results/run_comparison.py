@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.report.predicted import Answers, read_answers
-from mmcl.report.result import Result, decides
+from mmcl.results.predicted import Answers, read_answers
+from mmcl.results.result import Result, decides
 
 MISSING = ""
 BYTE_NAMES = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcl.report.traces import pictured, read_trace, read_traces, with_usage
+from mmcl.results.traces import pictured, read_trace, read_traces, with_usage
 from tests.report.made_streams import GRID, UNITS, write_trace
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from mmcl.report.memory_sweep import Sweep, make_sweep
-from mmcl.report.store import Result, decides
-from mmcl.report.tables import SWEEP_FIGURES, Printed, Row, Table
+from mmcl.results.memory_sweep import Sweep, make_sweep
+from mmcl.results.store import Result, decides
+from mmcl.results.tables import SWEEP_FIGURES, Printed, Row, Table
 
 Overrides = tuple[str, ...]
 Pick = Callable[[Overrides], Sequence[Result]]

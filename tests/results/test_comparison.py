@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.report.comparison import compare, overrides_of, pick_from
-from mmcl.report.store import Result
-from mmcl.report.tables import Row, SweepPoint, Table
+from mmcl.results.comparison import compare, overrides_of, pick_from
+from mmcl.results.store import Result
+from mmcl.results.tables import Row, SweepPoint, Table
 from tests.report.made import DATASET_RUN, dataset_result, datasets_table, result
 
 RUN = ("+method=memo", "memory.size=100")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mmcl.report.result import Result
+from mmcl.results.result import Result
 
 KEPT = ("model_bytes", "head_bytes", "buffer_bytes", "memory_bytes")
 

@@ -1,4 +1,4 @@
-"""The index says what the files say, whatever happened to either; see ``mmcl.report.index``."""
+"""The index says what the files say, whatever happened to either; see ``mmcl.results.index``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcl.cli import main
-from mmcl.report.index import NAME, Index, ask, discard, index_digest
-from mmcl.report.result_files import scan
-from mmcl.report.store import find_results
+from mmcl.results.index import NAME, Index, ask, discard, index_digest
+from mmcl.results.result_files import scan
+from mmcl.results.store import find_results
 from tests.report.made import content, write
 
 PLACES = ("a", "a/b", "c", "d\udce9")  # the last name is no UTF-8
@@ -144,7 +144,7 @@ def test_an_index_that_is_locked_or_cannot_be_written_does_not_matter(
     written(tmp_path, "a", (1, "finished"), 0)
     find_results(tmp_path)
     written(tmp_path, "b", (2, "finished"), 1)
-    monkeypatch.setattr("mmcl.report.index.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("mmcl.results.index.BUSY_SECONDS", 0.05)
     connection = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     assert len(find_results(tmp_path)[0]) == 2
@@ -169,7 +169,7 @@ def test_another_version_is_made_anew(tmp_path: Path) -> None:
 def test_processes_may_open_a_folder_at_the_same_time(tmp_path: Path) -> None:
     for number in range(60):
         written(tmp_path, f"run{number}", (number, "finished"), number)
-    program = f"from mmcl.report.store import find_results; print(len(find_results({str(tmp_path)!r})[0]))"
+    program = f"from mmcl.results.store import find_results; print(len(find_results({str(tmp_path)!r})[0]))"
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == [b"60\n"] * 4
     assert len(find_results(tmp_path)[0]) == 60

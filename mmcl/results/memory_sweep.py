@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcl.metrics.memory_area import accuracy_per_megabyte, memory_area
-from mmcl.report.store import Result
+from mmcl.results.store import Result
 
 BYTES_PER_MB = 2**20
 VARIED = ("memory", "backbone")  # what a sweep over budgets varies

@@ -12,7 +12,7 @@ import yaml
 
 from mmcl.config.locate import options
 from mmcl.errors import UserError
-from mmcl.report.tables import SOURCES, Table, find_tables, load_table, table_names, tables_named
+from mmcl.results.tables import SOURCES, Table, find_tables, load_table, table_names, tables_named
 
 TABLES = [load_table(path) for path in find_tables()]
 METHODS = set(options("method"))

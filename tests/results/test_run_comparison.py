@@ -1,4 +1,4 @@
-"""Two runs side by side; see ``mmcl.report.run_comparison``."""
+"""Two runs side by side; see ``mmcl.results.run_comparison``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmcl.cli import main
-from mmcl.report.predicted import Answers
-from mmcl.report.run_comparison import (
+from mmcl.report.run_comparison_page import changed_words, write_comparison
+from mmcl.results.predicted import Answers
+from mmcl.results.run_comparison import (
     Difference,
     Pair,
     RunComparison,
@@ -24,8 +25,7 @@ from mmcl.report.run_comparison import (
     least_changed,
     unique,
 )
-from mmcl.report.run_comparison_page import changed_words, write_comparison
-from mmcl.report.store import find_run
+from mmcl.results.store import find_run
 from tests.report.made import content, dataset_content, write
 from tests.report.made_streams import stream_content
 

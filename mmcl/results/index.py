@@ -21,8 +21,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mmcl.report.result import Result, Unread, check_content, make_result
-from mmcl.report.result_files import RESULT, Found, scan, storable
+from mmcl.results.result import Result, Unread, check_content, make_result
+from mmcl.results.result_files import RESULT, Found, scan, storable
 
 NAME = ".mmcl_index.sqlite"
 IN_MEMORY = ":memory:"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmcl.errors import UserError
-from mmcl.report.store import Result, find_results
-from mmcl.report.traces import pictured, trace_files
+from mmcl.results.store import Result, find_results
+from mmcl.results.traces import pictured, trace_files
 
 OF_THE_MACHINE = ("paths.", "trainer.devices", "force", "eval_only")
 
