@@ -16,6 +16,7 @@ from mmcl.errors import INTERRUPTED
 from mmcl.launch.jobs import Job, Outcome
 
 CONTEXT = multiprocessing.get_context("spawn")
+SECONDS_TO_LEAVE = 10
 
 
 def run_in_staying(jobs: Sequence[Job], count: int, logs: Path | None = None) -> Iterator[Outcome]:
@@ -85,9 +86,14 @@ class _Worker:
         return Outcome(job, result, "", seconds, self._log(job))
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.join()
+        """End the process: one without a job leaves by itself, one at work is cut off."""
         self.connection.close()
+        if self.job is not None:
+            self.process.terminate()
+        self.process.join(SECONDS_TO_LEAVE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
     def _log(self, job: Job) -> Path | None:
         return None if self.logs is None else self.logs / f"{job.name}.log"

@@ -17,7 +17,7 @@ Flat = dict[str, str]
 def flattened(node: Any, prefix: str = "") -> Flat:
     """Return the leaves of a configuration as text by their dotted keys."""
     if not isinstance(node, Mapping):
-        return {prefix: str(node)}
+        return {prefix: f"[{', '.join(map(str, node))}]" if isinstance(node, list) else str(node)}
     return {
         key: value
         for name, part in sorted(node.items())
