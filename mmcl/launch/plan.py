@@ -98,10 +98,12 @@ def make_plan(tables: Sequence[Table], extra: Sequence[str], seeds: int | None, 
         runs_dir: folder of the runs, and of results that were copied there from elsewhere.
 
     Raises:
-        UserError: seeds are given in two ways.
+        UserError: seeds are given in two ways, or there are none.
     """
     if seeds is not None and any(canonical(word).startswith("seed=") for word in extra):
         raise UserError("--seeds and seed= both name the seeds. Leave one of them out")
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected how many seeds, such as 3")
     wanted = list(dict.fromkeys(overrides for table in tables for overrides in table.runs))
     words = _words_of(wanted, _per_seed(extra), seeds)
     every = list(dict.fromkeys(chain.from_iterable(words.values())))
