@@ -15,12 +15,13 @@ from mmcl.config.locate import options
 from mmcl.config.schema import RunConfig, TrainerConfig
 from mmcl.errors import UserError, nearest
 from mmcl.memory.quota import MemoryConfig, NoMemoryConfig
-from mmcl.protocol import ClassTask, DatasetTask, StreamTask, Task
+from mmcl.protocol import ClassTask, DatasetTask, MemoryTask, StreamTask, Task
 
 TYPED_BY_TARGET = ("benchmark", "backbone", "method")
 KINDS: dict[type[Task], tuple[str, str]] = {
     ClassTask: ("classes that come task by task", "digits"),
     DatasetTask: ("data sets with texts about their classes", "shapes"),
+    MemoryTask: ("memories that are replaced", "shapes_memory"),
     StreamTask: ("an online stream", "modes2d"),
 }
 

@@ -30,7 +30,7 @@ FIGURES = (*PERCENT_FIGURES, *CURVE_FIGURES, *SWEEP_FIGURES)
 # authors' code; read off a plot; or typed from memory, by nobody who saw it in print.
 SOURCES = ("paper", "survey", "log", "readme", "measured", "plot", "unverified")
 # Folders and files of experiments/ that hold no tables.
-OTHERS = ("planes", "readme", "results", "search")
+OTHERS = ("readme", "results", "search")
 ALL = "all"
 TEXTS = ("title", "paper", "source", "cost", "notes")
 

@@ -117,7 +117,7 @@ def test_unknown_table_names_the_nearest() -> None:
 
 def test_shipped_tables_are_found_by_name() -> None:
     families = Counter(name.partition("/")[0] for name in table_names())
-    assert families == {"quick": 1, "memo": 20, "dmn": 17, "mnemonics": 8, "memory_head": 11, "mml": 12}
+    assert families == {"quick": 1, "memo": 20, "dmn": 17, "mnemonics": 8, "memory_head": 11, "mml": 12, "planes": 7}
     assert load_table("memo/student").name == "memo/student"
 
 
