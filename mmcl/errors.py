@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # Exit codes beside 0 and that of UserError: what a launcher reads.
 INTERRUPTED = 130
+TOGETHER_SECONDS = 2.0  # a launcher and the system behind it may both pass on what is one request
 PREEMPTED = 75  # ended by a signal after a checkpoint: put it back into the queue, the same command goes on
 
 

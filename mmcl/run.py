@@ -11,6 +11,7 @@ Asked to stop by a signal, a run saves, and exits with a code that launchers rea
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import nullcontext
 
@@ -83,9 +84,9 @@ class ending_in_exit_code:  # noqa: N801 - reads as a word of the with statement
 def _leave_preempted(place: str) -> None:
     """Exit, and say where the run stopped."""
     if is_first_process():
-        afresh = any(word.lstrip("+") == "force=true" for word in sys.argv)
+        afresh = any(word.lstrip("+").lower() == "force=true" for word in sys.argv)
         words = "same command without force=true" if afresh else "same command"
-        sys.stderr.write(f"mmcl: stopped {place}, as asked. The {words} goes on there.\n")
+        sys.stderr.write(f"mmcl: stopped{place and f' {place}'}, as asked. The {words} goes on there.\n")
     # Whoever started this process and the others reads the code. Lightning's first process started this one: it would
     # take any other code than 0 for an accident, and be killed before it has written everything.
     sys.exit(PREEMPTED if is_first_process() or started_from_outside() else 0)
@@ -109,6 +110,8 @@ def _check_sweep(arguments: list[str]) -> None:
     objectives = {config.objective for config in compose_sweep(arguments)}
     for objective in objectives:
         check_objective(objective)
+    if "hydra/launcher=submitit_slurm" in arguments and shutil.which("srun") is None:
+        raise UserError("hydra/launcher=submitit_slurm: no srun here. Without SLURM, type: hydra/launcher=gpu_pool")
     led = [word for word in arguments if word.startswith("hydra/sweeper=") and word != "hydra/sweeper=basic"]
     if led and objectives == {None}:
         raise UserError(f"{led[0]} needs to know what is good. Type: objective=head_validation/last_accuracy")

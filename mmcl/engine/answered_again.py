@@ -143,10 +143,17 @@ def other_parts(kept: Mapping[str, Any], again: Mapping[str, Any], where: str = 
             found += other_parts(ours, theirs, f"{path}.")
         elif isinstance(ours, Tensor) and isinstance(theirs, Tensor) and ours.shape == theirs.shape:
             if not torch.equal(ours, theirs):
-                found.append((path, float((ours.double() - theirs.double()).abs().max())))
+                found.append((path, _largest_difference(ours.double(), theirs.double())))
         elif isinstance(ours, Tensor) or isinstance(theirs, Tensor) or ours != theirs:
             found.append((path, float("inf")))
     return found
+
+
+def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference of two tensors: none between equal infinities, infinite from a number to none."""
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    apart = (ours - theirs).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return float(apart.masked_fill(same, 0.0).max())
 
 
 def _by_name(value: Any) -> Any:

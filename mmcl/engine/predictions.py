@@ -145,7 +145,7 @@ class Recorder:
     def synced(self) -> dict[str, dict[str, Tensor]]:
         """Return all that the processes hold together, sorted by row, as CPU tensors; all must call."""
         own = {
-            name: torch.cat([torch.cat(self._rows[name])[None].int(), torch.cat(values, dim=1).cpu()])
+            name: torch.cat([torch.cat(self._rows[name])[None].int(), _on_cpu(values)])
             for name, values in self._values.items()
         }
         parts = _from_all_processes((own, self._classes))
@@ -174,6 +174,12 @@ class Recorder:
             if torch.equal(part["rows"].long(), torch.arange(len(truths))):
                 whole[name] = Predictions(truths, answers, ranks, part["classes"], *distributions)
         return whole
+
+
+def _on_cpu(values: list[Tensor]) -> Tensor:
+    """Join columns, of which what :meth:`Recorder.load` took lies on the CPU and what came since on another device."""
+    device = values[-1].device
+    return torch.cat([part.to(device) for part in values], dim=1).cpu()
 
 
 def _from_all_processes(own: tuple[dict[str, Tensor], dict[str, int]]) -> list[Any]:

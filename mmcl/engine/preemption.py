@@ -13,16 +13,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from mmcl.engine.processes import in_any_process
-
-# A launcher and the system behind it may both pass on what is one request.
-TOGETHER_SECONDS = 2.0
+from mmcl.errors import TOGETHER_SECONDS
 
 
 class PreemptedError(BaseException):
@@ -35,10 +33,9 @@ class PreemptedError(BaseException):
 
 @dataclass
 class _Request:
-    """What this process was asked; signals belong to a process, and so does this."""
+    """When this process was asked by each signal; signals belong to a process, and so does this."""
 
-    number: int | None = None
-    moment: float = 0.0
+    moments: dict[int, float] = field(default_factory=dict)
 
 
 _request = _Request()
@@ -48,12 +45,12 @@ _request = _Request()
 def listening() -> Iterator[None]:
     """Note signals that ask for a stop, which would otherwise end the process at once.
 
-    A second one, later than what launchers pass on together, ends it all the same.
+    A second one of the same kind, later than what launchers pass on together, ends it all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals go to the main thread
         return
-    _request.number = None
+    _request.moments.clear()
     before = {number: signal.signal(number, _note) for number in _signals()}
     try:
         yield
@@ -64,7 +61,7 @@ def listening() -> Iterator[None]:
 
 def asked_here() -> bool:
     """Whether this process was asked to stop."""
-    return _request.number is not None
+    return bool(_request.moments)
 
 
 def asked() -> bool:
@@ -123,9 +120,8 @@ def _signals() -> list[signal.Signals]:
 
 def _note(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if _request.number is None:
-        _request.number, _request.moment = number, now
-    elif now - _request.moment > TOGETHER_SECONDS:
+    # SLURM may ask by one signal and then by another: that is no impatience
+    if now - _request.moments.setdefault(number, now) > TOGETHER_SECONDS:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -71,7 +71,7 @@ class Sequence:
         with mirror, Progress(task_count, self.writes, self.config.trainer.progress) as self.progress:
             mirror.follow(self.metrics)
             for index in range(self.state.task, task_count):
-                stop_if_asked(f"before task {index}")
+                stop_if_asked(f"before task {index + 1}")
                 task = self.benchmark.task(index)
                 self._run_task(task)
                 self._finish_task(task)
@@ -132,7 +132,7 @@ class Sequence:
             self._save()
             if self.writes:
                 forget_checkpoints(self.directory.state, task, stage)
-            stop_if_asked(f"after task {task.index}, stage {stage.name}")
+            stop_if_asked(f"after task {task.index + 1}, stage {stage.name}")
         method.to(self.device).eval()
         torch.manual_seed(key(self.config.seed, task.index, "end"))
         method.end_task(task)

@@ -60,10 +60,10 @@ def fit_stage(
         checkpoints = Versions(folder, f"task{task.index:03d}-{stage.name}")
         last = checkpoints.newest()
         benchmark.serve_training(stage.samples, stage.schedule.batch_size, draw)
-        where = f"task {task.index}, stage {stage.name}"
+        where = f"task {task.index + 1}, stage {stage.name}"
         watchers: list[Callback] = [
             SeedEpochs(*draw),
-            EpochFigures(where, _advice(stage, method), report),
+            EpochFigures(where, _advice(stage, method, task), report),
             SameBuffers(),
             EpochCheckpoints(checkpoints, trainer_config.checkpoint_every_n_epochs, where),
         ]
@@ -78,7 +78,7 @@ def fit_stage(
     method.end_stage(stage, task)
 
 
-def _advice(stage: Stage, method: Method[Any]) -> str:
+def _advice(stage: Stage, method: Method[Any], task: Task) -> str:
     """Return an override that lowers the learning rate of a stage."""
     schedule = stage.schedule
     if isinstance(schedule, StepSchedule | MemorySchedule):
@@ -87,7 +87,8 @@ def _advice(stage: Stage, method: Method[Any]) -> str:
         key = "learning" if stage.name == "exemplars" else "adjusting"
         return f"method.exemplars.{key}.lr={schedule.lr / 10:g}"
     if isinstance(schedule, Schedule):
-        key = stage.name if hasattr(method.config, stage.name) else "later_tasks"
+        whole = "first_task" if task.index == 0 and hasattr(method.config, "first_task") else "later_tasks"
+        key = stage.name if hasattr(method.config, stage.name) else whole
         return f"method.{key}.lr={schedule.lr / 10:g}"
     return f"method.lr={method.config.lr / 10:g}"
 

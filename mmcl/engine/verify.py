@@ -229,7 +229,7 @@ def _last_answers(run: RunRecord, answers: Answers, again: AnsweredAgain) -> Ite
     kept = answers[-1]
     for name in dict.fromkeys([*kept, *again.predictions]):
         ours, theirs = kept.get(name), again.predictions.get(name)
-        if ours is None or theirs is None or len(ours) != len(theirs):
+        if ours is None or theirs is None or len(ours) != len(theirs) or name not in run.result["readouts"]:
             yield Check("checkpoint", DIFFERS, f"{name}: other samples than those that were asked")
             continue
         other = (ours.answers != theirs.answers) | (ours.ranks != theirs.ranks) | (ours.truths != theirs.truths)
@@ -244,10 +244,14 @@ def _last_answers(run: RunRecord, answers: Answers, again: AnsweredAgain) -> Ite
 
 def _last_accuracies(run: RunRecord, again: AnsweredAgain) -> Iterator[Check]:
     """Compare accuracies where no answers were kept."""
-    for name in again.predictions:
+    recorded = run.result["readouts"]
+    for name in dict.fromkeys([*recorded, *again.predictions]):
+        if name not in recorded or name not in again.predictions:
+            yield Check("checkpoint", DIFFERS, f"{name}: answered {'then' if name in recorded else 'now'} alone")
+            continue
         nothing: Answers = [{} for _ in range(run.task_count - 1)]
         figure = _last_accuracy(run, [*nothing, dict(again.predictions)], name)
-        found = differences(run.result["readouts"][name]["last_accuracy"], figure, LAST_BITS, f"{name}.last_accuracy")
+        found = differences(recorded[name]["last_accuracy"], figure, LAST_BITS, f"{name}.last_accuracy")
         yield from _differing("checkpoint", found, "result.json", "again")
         if not found:
             yield Check("checkpoint", OK, f"{name}: the same accuracy after the last task")

@@ -12,17 +12,19 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import CompactHydraException
 
-from mmcl.errors import INTERRUPTED, PREEMPTED
+from mmcl.errors import INTERRUPTED, PREEMPTED, TOGETHER_SECONDS
 from mmcl.launch.jobs import Terminated, terminated_as_interrupt
 
 # Which of several processes this one is, for those that it starts are runs of their own.
 INHERITED = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 PROGRAM = "mmcl.run"
+SECONDS_BETWEEN_LOOKS = 0.1
 # What prctl calls "send me a signal when my parent dies".
 PR_SET_PDEATHSIG = 1
 
@@ -50,7 +52,7 @@ def start_plain_run(
     command = [sys.executable, "-m", PROGRAM, *arguments]
     dropped = {*INHERITED, *left_out}
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    return subprocess.Popen(command, env=environment | dict(changes or {}), preexec_fn=_ends_with_parent(), **how)
+    return subprocess.Popen(command, env=environment | dict(changes or {}), preexec_fn=ends_with_parent(), **how)
 
 
 def run_as_plain_run(arguments: Sequence[str]) -> None:
@@ -83,11 +85,16 @@ def wait_for_end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     Raises:
         KeyboardInterrupt: once more, before all had ended.
     """
+    began = time.monotonic()
     try:
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.wait()
+        while any(process.poll() is None for process in processes):
+            try:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            except Terminated:
+                if time.monotonic() - began > TOGETHER_SECONDS:
+                    raise
     except BaseException:
         for process in processes:
             process.kill()
@@ -105,7 +112,7 @@ def ending(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def _ends_with_parent() -> Callable[[], None] | None:
+def ends_with_parent() -> Callable[[], None] | None:
     """Return what a child calls before it becomes another program; None where only Linux could do it."""
     if sys.platform != "linux":
         return None

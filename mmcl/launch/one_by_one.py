@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmcl.launch.isolation import ending, plain_command, start_plain_run
+from mmcl.launch.isolation import ending, plain_command, start_plain_run, wait_for_end
 from mmcl.launch.jobs import Job, Outcome, Terminated
 
 SECONDS_TO_STOP = 30
@@ -41,8 +41,7 @@ def _run(overrides: Sequence[str], console: Console) -> tuple[int, str]:
                 console.print(text, markup=False)
             return process.wait(), last_line
         except Terminated:
-            process.terminate()  # it saves and stops; whoever sent the signal says how long that may take
-            process.wait()
+            wait_for_end([process])
             raise
         except KeyboardInterrupt:
             _stop(process)

@@ -38,6 +38,7 @@ class PlannedRun:
         missing: files that its benchmark wants and that are not there.
         benchmark: name of its benchmark.
         hours: hours on one GPU as the first table that needs it estimates them; None where it takes minutes.
+        config: its checked configuration.
         rows: what is made of it, as ``table: row``.
     """
 
@@ -48,7 +49,8 @@ class PlannedRun:
     expected_seconds: float | None
     missing: tuple[str, ...]
     benchmark: str
-    hours: float | None = None
+    hours: float | None
+    config: DictConfig = field(repr=False)
     rows: list[str] = field(default_factory=list)
 
 
@@ -108,7 +110,7 @@ def make_plan(tables: Sequence[Table], extra: Sequence[str], seeds: int | None, 
     words = _words_of(wanted, _per_seed(extra), seeds)
     every = list(dict.fromkeys(chain.from_iterable(words.values())))
     composed = compose_runs([(*one, f"paths.runs={runs_dir}") for one in every])
-    planner = _Planner(dict(zip(every, composed, strict=True)), words, runs_dir, _afresh(extra))
+    planner = _Planner(dict(zip(every, composed, strict=True)), words, runs_dir)
     for table in tables:
         for row in table.rows:
             for overrides in row.runs:
@@ -132,21 +134,16 @@ def _words_of(
     }
 
 
-def _afresh(extra: Sequence[str]) -> bool:
-    return any(canonical(word) == "force=true" for word in extra)
-
-
 class _Planner:
     def __init__(
         self,
         composed: Mapping[Overrides, DictConfig | UserError],
         words: Mapping[Overrides, Sequence[Overrides]],
         runs_dir: Path,
-        afresh: bool,
     ) -> None:
-        self.composed, self.words, self.afresh = composed, words, afresh
+        self.composed, self.words = composed, words
         results = find_results(runs_dir)[0] if runs_dir.is_dir() else []
-        self.finished = {} if afresh else {entry.identity: entry for entry in results if entry.finished}
+        self.finished = {entry.identity: entry for entry in results if entry.finished}
         self.seconds = _seconds_of(results)
         self.runs: dict[str, PlannedRun] = {}
         self.needed: dict[Overrides, tuple[str, ...]] = {}
@@ -171,12 +168,12 @@ class _Planner:
             raise config
         name = identity(config)
         if name not in self.runs:
-            done = self.finished.get(name)
-            state = FINISHED if done else NEW if self.afresh else _state_of(run_directory(config), name)
+            done = None if config.force else self.finished.get(name)
+            state = FINISHED if done else NEW if config.force else _state_of(run_directory(config), name)
             expected = self._expected(config)
             missing = () if done else _missing(_benchmark_node(config))
             result, benchmark = done.path if done else None, str(config.benchmark.name)
-            self.runs[name] = PlannedRun(words, name, state, result, expected, missing, benchmark, hours)
+            self.runs[name] = PlannedRun(words, name, state, result, expected, missing, benchmark, hours, config)
         return name
 
     def _expected(self, config: DictConfig) -> float | None:

@@ -22,7 +22,7 @@ def show_plan(plan: Plan, console: Console, launcher: str, jobs: int, whole: boo
     counted = Counter(run.state for run in plan.runs.values())
     states = ", ".join(f"{counted[state]} {state}" for state in STATES if counted[state]) or "none"
     tables = plan.tables[0].name if len(plan.tables) == 1 else f"{len(plan.tables)} tables"
-    say(f"{tables}: {rows} rows, {len(plan.runs)} runs: {states}. {_how(launcher, jobs)}")
+    say(f"{tables}: {_count(rows, 'row')}, {_count(len(plan.runs), 'run')}: {states}. {_how(launcher, jobs)}")
     if whole:
         _show_runs(plan, say)
         _show_data(plan.runs.values(), say)  # type: ignore[arg-type]
@@ -31,8 +31,12 @@ def show_plan(plan: Plan, console: Console, launcher: str, jobs: int, whole: boo
         say(f"refused: {'; '.join(refused.rows)}: {refused.error}", style="red")
     if plan.without_data:
         missing = dict.fromkeys(run.missing[0] for run in plan.without_data)
-        say(f"{len(plan.without_data)} runs lack their data and are left out: {_first(list(missing))}", style="yellow")
+        say(f"{_count(len(plan.without_data), 'run')} without data, left out: {_first(list(missing))}", style="yellow")
         say("Where data lies: paths.data=FOLDER; what is wanted: mmcl data check BENCHMARK")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _how(launcher: str, jobs: int) -> str:
@@ -72,16 +76,17 @@ def _show_data(runs: Sequence[PlannedRun], say: _Say) -> None:
 def _show_cost(plan: Plan, jobs: int, say: _Say) -> None:
     pending = plan.pending
     known = [run.expected_seconds for run in pending if run.expected_seconds is not None]
-    say("Cost:")
+    say("Cost:" if pending else "Cost: nothing is left to run")
     if known:
         together = f", {jobs} at a time: {duration(sum(known) / jobs)}" if jobs > 1 else ""
-        say(f"  {len(known)} runs like ones that were run here: {duration(sum(known))}{together}")
+        say(f"  {_count(len(known), 'run')} like what was run here: {duration(sum(known))}{together}")
     estimated = [run.hours for run in pending if run.expected_seconds is None and run.hours is not None]
     if estimated:
-        say(f"  {len(estimated)} runs by the estimates of their tables: {duration(3600 * sum(estimated))} on one GPU")
+        hours = duration(3600 * sum(estimated))
+        say(f"  {_count(len(estimated), 'run')} by the estimates of their tables: {hours} on one GPU")
     others = len(pending) - len(known) - len(estimated)
     if others:
-        say(f"  {others} runs without an estimate; the tables say: {_said(plan)}")
+        say(f"  {_count(others, 'run')} without an estimate; the tables say: {_said(plan)}")
 
 
 def _said(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmcl.errors import INTERRUPTED, PREEMPTED, UserError, nearest
+from mmcl.launch.gpu_pool import slots_for
 from mmcl.launch.isolation import plain_command
 from mmcl.launch.jobs import Job, Outcome, Terminated, longest_first, terminated_as_interrupt
 from mmcl.launch.one_by_one import run_one_by_one
@@ -16,7 +17,7 @@ from mmcl.launch.plan import Plan, make_plan
 from mmcl.launch.plan_text import show_plan
 from mmcl.launch.row_progress import RowProgress
 from mmcl.launch.slot_pool import run_in_slots
-from mmcl.launch.slots import VISIBLE, find_slots
+from mmcl.launch.slots import VISIBLE, Slot, find_slots
 from mmcl.launch.slurm import run_on_slurm
 from mmcl.launch.staying import run_in_staying
 from mmcl.report.console import show
@@ -38,7 +39,7 @@ class Launch:
         launcher: ``serial``: one after the other, with its lines; ``pool``: silent processes that stay, one thread
             each, for small runs; ``gpu_pool``: a process for each run, one on each free GPU or, on a machine without,
             on each slot of the CPU; ``slurm``: a job of the cluster for each run; ``auto``: a pool for embedded data,
-            else ``gpu_pool`` where there are several free GPUs, else ``serial``.
+            else ``gpu_pool`` where there are several free GPUs, else a pool of ``jobs`` or, without, ``serial``.
         jobs: runs at the same time; 0 is as many as there are free GPUs or, for a pool, cores.
         slurm: parameters of SLURM jobs, such as ``{"slurm_partition": "gpu", "timeout_min": 600}``.
     """
@@ -54,17 +55,27 @@ class Launch:
         if self.jobs < 0:
             raise UserError(f"--jobs {self.jobs}: expected how many runs go at the same time, such as 2")
 
-    def chosen(self, plan: Plan) -> tuple[str, int]:
-        """Return which launcher starts the runs of a plan, and how many at the same time."""
+    def chosen(self, plan: Plan) -> tuple[str, list[Slot]]:
+        """Return which launcher starts the runs of a plan, and where they run at the same time.
+
+        Raises:
+            UserError: a run wants a GPU and none is free, or several, which ``gpu_pool`` does not give.
+        """
+        launcher = self._launcher(plan)
+        if launcher == "gpu_pool":
+            return launcher, slots_for([run.config for run in plan.pending], self.jobs or None)
+        count = self.jobs or min(MOST_IN_POOL, len(find_slots(accelerator="cpu")))
+        return launcher, find_slots(count if launcher == "pool" else 1, accelerator="cpu")
+
+    def _launcher(self, plan: Plan) -> str:
+        if self.launcher != "auto":
+            return self.launcher
+        if not any(table.data for table in plan.tables):
+            return "pool"
         free = find_slots(self.jobs or None)
-        launcher = self.launcher
-        if launcher == "auto":
-            several_gpus = len(free) > 1 and bool(free[0].environment.get(VISIBLE))
-            embedded = not any(table.data for table in plan.tables)
-            launcher = "pool" if self.jobs or embedded else "gpu_pool" if several_gpus else "serial"
-        if launcher == "pool":
-            return launcher, self.jobs or min(MOST_IN_POOL, len(find_slots(accelerator="cpu")))
-        return launcher, 1 if launcher == "serial" else len(free)
+        if len(free) > 1 and free[0].environment.get(VISIBLE):
+            return "gpu_pool"
+        return "pool" if self.jobs else "serial"
 
 
 def reproduce(
@@ -102,8 +113,8 @@ def reproduce(
     launch = launch or Launch()
     runs_dir = Path(runs_dir).expanduser()
     plan = make_plan([with_rows(load_table(path), rows) for path in tables_named(name)], extra, seeds, runs_dir)
-    launcher, jobs = launch.chosen(plan)
-    show_plan(plan, console, launcher, jobs, whole=dry_run)
+    launcher, slots = launch.chosen(plan)
+    show_plan(plan, console, launcher, len(slots), whole=dry_run)
     if dry_run:
         return 1 if plan.refused else 0
     results = {run.identity: run.result for run in plan.runs.values() if run.result is not None}
@@ -111,11 +122,11 @@ def reproduce(
     code = 0
     try:
         with terminated_as_interrupt():
-            for outcome in _outcomes(plan, runs_dir, launcher, jobs, launch, console):
+            for outcome in _outcomes(plan, runs_dir, launcher, slots, launch, console):
                 if outcome.result is not None:
                     results[outcome.job.name] = outcome.result
                 else:
-                    failures.append(_failure(outcome))
+                    failures.append(f"{'; '.join(plan.runs[outcome.job.name].rows)}: {_failure(outcome)}")
     except KeyboardInterrupt as interrupt:
         console.print("Interrupted. The same command continues here.", style="yellow")
         code = PREEMPTED if isinstance(interrupt, Terminated) else INTERRUPTED
@@ -127,7 +138,7 @@ def reproduce(
 
 
 def _outcomes(
-    plan: Plan, runs_dir: Path, launcher: str, jobs: int, launch: Launch, console: Console
+    plan: Plan, runs_dir: Path, launcher: str, slots: Sequence[Slot], launch: Launch, console: Console
 ) -> Iterator[Outcome]:
     """Start what is to be run, tell of each end and of the time left."""
     wanted = [
@@ -139,12 +150,12 @@ def _outcomes(
     if launcher == "serial":
         outcomes = run_one_by_one(wanted, console)
     elif launcher == "pool":
-        outcomes = run_in_staying(longest_first(wanted), jobs, logs)
+        outcomes = run_in_staying(longest_first(wanted), len(slots), logs)
     elif launcher == "gpu_pool":
-        outcomes = run_in_slots(wanted, find_slots(launch.jobs or None), logs)
+        outcomes = run_in_slots(wanted, slots, logs)
     else:
         outcomes = run_on_slurm(wanted, runs_dir / "slurm", launch.slurm or {})
-    progress = RowProgress(wanted, jobs, console, {run.identity: run.rows for run in plan.pending})
+    progress = RowProgress(wanted, len(slots), console, {run.identity: run.rows for run in plan.pending})
     for outcome in outcomes:
         progress.tell(outcome)
         yield outcome

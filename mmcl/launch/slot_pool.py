@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcl.errors import PREEMPTED
-from mmcl.launch.isolation import ending, plain_command, start_plain_run, wait_for_end
+from mmcl.launch.isolation import SECONDS_BETWEEN_LOOKS, ending, plain_command, start_plain_run, wait_for_end
 from mmcl.launch.jobs import Job, Outcome, longest_first
 from mmcl.launch.slots import Slot
 
-SECONDS_BETWEEN_LOOKS = 0.1
 REQUEUES = 10
 # Which task of a SLURM job this process is; a run in a slot is none of them.
 OF_A_SLURM_TASK = re.compile(r"^SLURM_(NTASKS|NTASKS_PER_NODE|NPROCS|NNODES|PROCID|LOCALID|NODEID|STEP_.*)$")
@@ -93,8 +92,9 @@ class _Pool:
         job = self.waiting.pop()
         path = self.logs / f"{job.name}.log"
         # What was begun afresh goes on when it is put back.
-        words = [word for word in job.overrides if job.name not in self.put_back or word.lstrip("+") != "force=true"]
-        if job.name not in self.put_back:
+        again = job.name in self.put_back
+        words = [word for word in job.overrides if not (again and word.lstrip("+").startswith("force="))]
+        if not again:
             self.started += 1
             self.say(f"[{self.started}/{self.count}] {slot.name}: log {path}")
         inherited = [name for name in os.environ if OF_A_SLURM_TASK.match(name)]

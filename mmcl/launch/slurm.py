@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl.errors import PREEMPTED, UserError
-from mmcl.launch.isolation import ending, start_plain_run
+from mmcl.launch.isolation import ending, start_plain_run, wait_for_end
 from mmcl.launch.jobs import Job, Outcome
 from mmcl.whole_files import write_whole
 
@@ -32,7 +32,11 @@ class PlainRun:
     def __call__(self) -> tuple[int, str]:
         """Run, and return the exit code and the last line, which is the path of ``result.json``."""
         process = start_plain_run(self.overrides, stdout=subprocess.PIPE)
-        printed = process.communicate()[0].decode(errors="replace")
+        try:
+            printed = process.communicate()[0].decode(errors="replace")
+        except BaseException:  # submitit leaves its handler of signals by an exit
+            wait_for_end([process])
+            raise
         sys.stdout.write(printed)
         return process.returncode, (printed.strip().splitlines() or [""])[-1]
 
@@ -109,7 +113,7 @@ def _executor(folder: Path, parameters: Mapping[str, str | int], cluster: str) -
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     except RuntimeError as error:
-        raise UserError(f"--launcher slurm: {error}. On a machine without SLURM: --launcher gpu_pool") from error
+        raise UserError(f"--launcher slurm: {error} On a machine without SLURM: --launcher gpu_pool") from error
     try:
         executor.update_parameters(name="mmcl", **parameters)
     except (TypeError, NameError, ValueError) as error:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from mmcl.errors import INTERRUPTED
+from mmcl.launch.isolation import ending, ends_with_parent
 from mmcl.launch.jobs import Job, Outcome
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -61,7 +62,7 @@ class _Worker:
 
     def _start(self) -> None:
         self.connection, others_end = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(others_end,), daemon=True)
+        self.process = CONTEXT.Process(target=_serve, args=(others_end,))  # no daemon: those may not start readers
         self.process.start()
         others_end.close()
 
@@ -78,7 +79,8 @@ class _Worker:
             result = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            result = RuntimeError(f"its process died (exit code {self.process.exitcode}), perhaps of too little memory")
+            memory = ", perhaps of too little memory" if self.process.exitcode == -signal.SIGKILL else ""
+            result = RuntimeError(f"its process died ({ending(self.process.exitcode or 0)}){memory}")
             self._start()
         seconds = time.perf_counter() - self.began
         if isinstance(result, Exception):
@@ -101,6 +103,9 @@ class _Worker:
 
 def _serve(connection: Connection) -> None:
     """Work on what comes, until the other end is gone."""
+    end_with_parent = ends_with_parent()
+    if end_with_parent is not None:
+        end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # a run goes on from its checkpoint, whenever it is cut off
         signal.signal(number, lambda *_: os._exit(INTERRUPTED))
     import torch
@@ -137,6 +142,6 @@ def _run(overrides: Sequence[str], log: Path | None) -> Path:
     load_method_files()
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log or os.devnull, "w", encoding="utf-8") as lines, redirect_stdout(lines), redirect_stderr(lines):
+    with open(log or os.devnull, "a", encoding="utf-8") as lines, redirect_stdout(lines), redirect_stderr(lines):
         config = compose_run([*overrides, "trainer.progress=false"])
         return run(config, command(documented(normalise(list(overrides)))))

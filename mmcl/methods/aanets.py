@@ -135,8 +135,8 @@ class Aanets(CosineIncremental):
         self.train()
         if not bool(shares.isfinite().all()):
             raise DivergedError(
-                f"the weights of the branches are not finite in task {task.index}. The last good state is kept. Try "
-                f"method.aggregation.lr={self.config.aggregation.lr / 10:g}"
+                f"the weights of the branches are not finite in task {task.index + 1}. The last good state is kept. "
+                f"Try method.aggregation.lr={self.config.aggregation.lr / 10:g}"
             )
 
     def balanced_set(self, task: ClassTask) -> Samples:

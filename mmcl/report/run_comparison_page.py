@@ -59,10 +59,10 @@ def changed_words(readout: ReadoutComparison) -> str:
     same = len(readout.classes) - len(readout.gained) - len(readout.lost)
     words = f"Of {len(readout.classes)} classes {len(readout.gained)} gained, {len(readout.lost)} lost, {same} did not"
     if readout.changed is not None:
-        return f"{words}; {readout.changed} of {readout.images} test images are answered differently."
+        return f"{words}; {readout.changed} of {readout.images} samples are answered differently."
     if readout.at_least is not None:
-        return f"{words}; at least {readout.at_least} of {readout.images} test images are answered differently."
-    return f"{words}. The runs had different test images of them."
+        return f"{words}; at least {readout.at_least} of {readout.images} samples are answered differently."
+    return f"{words}. The runs had different samples of them."
 
 
 def curves_picture(compared: RunComparison) -> str:

@@ -23,7 +23,7 @@ class Answers(NamedTuple):
 
 def read_answers(run: Path, readout: str) -> Answers | None:
     """Return what a readout answered after the last task, as class numbers; None where that was not kept whole."""
-    files = sorted((run / FOLDER).glob("task_*.npz"))
+    files = sorted((run / FOLDER).glob("task_*.npz"), key=lambda path: (len(path.name), path.name))  # from 1000 on, too
     if not files:
         return None
     try:

@@ -276,9 +276,8 @@ def _row(node: Any, where: str) -> Row:
     keys["printed"] = {name: _printed(name, value, f"{where}: printed") for name, value in keys["printed"].items()}
     if keys["printed"] and keys.get("source") not in SOURCES:
         known = ", ".join(SOURCES)
-        raise UserError(
-            f"{where}: source: {keys.get('source')!r} is not one of {known}. Say where the values are from."
-        )
+        found = f"source: {keys['source']!r} is not one of" if keys.get("source") else "key 'source' is missing:"
+        raise UserError(f"{where} ({keys['label']}): {found} {known}. Say where the printed values are from.")
     return Row(**keys)
 
 

@@ -144,7 +144,8 @@ def asked_again_later() -> None:
 
     def ask_twice(*_: Any) -> None:
         _ask()
-        preemption._request.moment -= preemption.TOGETHER_SECONDS
+        for number in preemption._request.moments:
+            preemption._request.moments[number] -= preemption.TOGETHER_SECONDS
         _ask()
         time.sleep(60)
 

@@ -126,7 +126,7 @@ def test_increment_that_does_not_divide_the_classes(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:
     arguments = tiny(tmp_path / "runs", "+method=replay")
     ended = launch(arguments, mischief.loss_becomes_nan)
-    _assert_told(ended, "is not finite in task 1, stage representation, epoch 2", "smaller learning rate")
+    _assert_told(ended, "is not finite in task 2, stage representation, epoch 2", "smaller learning rate")
     result = read(directory_of(tmp_path / "runs") / "result.json")
     assert result["status"] == "failed"
     assert "not finite" in result["error"]

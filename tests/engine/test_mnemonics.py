@@ -277,9 +277,9 @@ def test_a_mistake_ends_the_command_with_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "overrides", "words"),
     [
-        ("learning", [], "too large for an image in task 0, stage exemplars"),
-        ("learning", ["method.exemplars.learning.weight_decay=1"], "not finite in task 0, stage exemplars"),
-        ("adjusting", [], "too large for an image in task 1, stage adjusting"),
+        ("learning", [], "too large for an image in task 1, stage exemplars"),
+        ("learning", ["method.exemplars.learning.weight_decay=1"], "not finite in task 1, stage exemplars"),
+        ("adjusting", [], "too large for an image in task 2, stage adjusting"),
     ],
 )
 def test_a_rate_that_breaks_pixels_stops_and_keeps_the_last_good_state(

@@ -185,7 +185,7 @@ def test_two_processes_equal_one(method: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
-        ("vanilla", ("method.lr=1e38", "method.optimizer=sgd"), "not finite in task 0, stage stream"),
+        ("vanilla", ("method.lr=1e38", "method.optimizer=sgd"), "not finite in task 1, stage stream"),
         ("memory_head", ("method.lr=1e20", "method.optimizer=sgd", "method.weight_decay=1e20"), "finite"),
         ("er", ("method.total_bytes=10",), "method.total_bytes=10: the network of method=er alone takes 716"),
         ("memory_head", ("method.head.delta=11",), "method.head.delta=11: expected at most"),

@@ -37,11 +37,11 @@ def _stopped(arguments: list[str], accident: Callable[[], None], place: str) -> 
 @pytest.mark.parametrize(
     ("accident", "place"),
     [
-        (mischief.asked_before_the_first_task, "before task 0"),
-        (mischief.asked_inside_an_epoch, "after epoch 3 of task 1, stage representation"),
-        (mischief.asked_in_the_last_epoch, "after task 1, stage representation"),
+        (mischief.asked_before_the_first_task, "before task 1"),
+        (mischief.asked_inside_an_epoch, "after epoch 3 of task 2, stage representation"),
+        (mischief.asked_in_the_last_epoch, "after task 2, stage representation"),
         (mischief.asked_during_evaluation, "during an evaluation"),
-        (mischief.asked_while_saving, "before task 1"),
+        (mischief.asked_while_saving, "before task 2"),
     ],
 )
 def test_asked_to_stop_at_any_moment(
@@ -55,14 +55,14 @@ def test_asked_to_stop_at_any_moment(
 
 def test_the_epoch_is_saved_where_epochs_are_not(tmp_path: Path, undisturbed: Path) -> None:
     arguments = tiny(tmp_path, "+method=replay", "trainer.checkpoint_every_n_epochs=0")
-    _stopped(arguments, mischief.asked_inside_an_epoch, "after epoch 3 of task 1, stage representation")
+    _stopped(arguments, mischief.asked_inside_an_epoch, "after epoch 3 of task 2, stage representation")
     before = metric_rows(directory_of(tmp_path))
     assert_same_outcome(run_here(arguments), undisturbed)
     assert ("1", "representation", "2", "loss") in before, "what was learned is learned once"
 
 
 def test_two_signals_that_come_together_are_one(tmp_path: Path) -> None:
-    place = "after epoch 3 of task 1, stage representation"
+    place = "after epoch 3 of task 2, stage representation"
     _stopped(tiny(tmp_path, "+method=replay"), mischief.asked_twice_at_once, place)
 
 
@@ -96,7 +96,7 @@ def test_while_encoding(tmp_path: Path) -> None:
 def test_an_online_stream_stops_between_windows(tmp_path: Path) -> None:
     common = ["+method=vanilla", "benchmark._target_=tests.engine.short_stream.ShortStream", "trainer=cpu"]
     arguments = [*common, f"paths.runs={tmp_path / 'asked'}"]
-    _stopped(arguments, mischief.asked_in_the_second_window, "after task 1, stage stream")
+    _stopped(arguments, mischief.asked_in_the_second_window, "after task 2, stage stream")
     assert_same_outcome(run_here(arguments), run_here([*common, f"paths.runs={tmp_path / 'undisturbed'}"]))
 
 

@@ -44,7 +44,7 @@ def test_a_mistake_in_any_job_stops_before_the_first(tmp_path: Path) -> None:
 def _check_one_failure(runs: Path, isolate: str) -> None:
     ended = launch(["-m", *tiny(runs, "+method=finetune", "method.first_task.lr=1e30,0.02", *QUICK), isolate])
     assert ended.code not in (0, None), ended.output
-    assert "is not finite in task 0" in ended.output
+    assert "is not finite in task 1" in ended.output
     statuses = {read(path)["config"]["method"]["first_task"]["lr"]: read(path) for path in runs.rglob("result.json")}
     assert {rate: result["status"] for rate, result in statuses.items()} == {1e30: "failed", 0.02: "finished"}
 

@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_stops_both(tmp_path: Path) -> None:
     process = on_two_processes(tmp_path, "+method=finetune", *PLAIN, "method.first_task.lr=1e30")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
-    assert "is not finite in task 0, stage representation, epoch 0" in output
+    assert "is not finite in task 1, stage representation, epoch 0" in output
     assert read(directory_of(tmp_path) / "result.json")["status"] == "failed"
     _wait_for_end_of_processes(tmp_path)
 

@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(stand_in: Path, capsy
     assert reproduce(file, ["seed=5"], runs, SERIAL, dry_run=True) == 0
     output = capsys.readouterr().out
     assert "about 1 min 15 s" in output  # of another seed
-    assert "1 runs without an estimate" in output
+    assert "1 run without an estimate" in output
     assert (stand_in / "calls").read_text().splitlines() == ["+method=memo"]
 
 

@@ -112,7 +112,7 @@ def test_classes_are_compared_by_name_whatever_their_order(tmp_path: Path) -> No
     assert readout.lost == (Pair("f", 1.0, 0.7),)
     assert readout.gained == ()
     assert (readout.images, readout.at_least, readout.changed) == (60, 3, None)
-    assert "1 lost, 5 did not; at least 3 of 60 test images" in changed_words(readout)
+    assert "1 lost, 5 did not; at least 3 of 60 samples" in changed_words(readout)
 
 
 def test_kept_answers_say_how_many_images_changed(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_kept_answers_say_how_many_images_changed(tmp_path: Path) -> None:
     np.add.at(counts, (other, answers), 1)
     pair = compared(tmp_path, content(), content(class_names=NAMES[::-1]), DIAGONAL, counts)
     assert (pair.readouts[0].changed, pair.readouts[0].at_least) == (2, 2)
-    assert "2 of 60 test images are answered differently" in changed_words(pair.readouts[0])
+    assert "2 of 60 samples are answered differently" in changed_words(pair.readouts[0])
 
 
 def test_damaged_answers_are_as_good_as_none(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_other_test_images_and_classes_that_were_not_asked_are_told(tmp_path: Pa
     readout = compared(tmp_path, content(), content(), DIAGONAL, fewer).readouts[0]
     assert [pair.name for pair in readout.classes] == NAMES[:5]
     assert (readout.images, readout.at_least) == (None, None)
-    assert "different test images" in changed_words(readout)
+    assert "different samples" in changed_words(readout)
 
 
 def test_a_matrix_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_wrong_key_of_a_table_names_file_and_key(tmp_path: Path, changes: dict[s
             {"printed": {"accuracy_curve": 60}, "source": "paper"},
             "expected a list with one percentage per task",
         ),
-        ({"printed": {"last_accuracy": 60}}, "source: None is not one of paper, survey"),
+        ({"printed": {"last_accuracy": 60}}, "key 'source' is missing: paper, survey"),
         ({"sweep": [{"memory_mb": 7.6, "overrides": []}]}, "overrides or a sweep, not both"),
         ({"overrides": None, "sweep": [{"memory": 7.6}]}, "sweep[0]: unknown key 'memory'"),
     ],

@@ -168,7 +168,7 @@ class Mnemonics(Aanets):
         if not bool(self.exemplars.abs().max() < LARGEST_PIXEL):
             key = "learning" if stage.name == EXEMPLARS else "adjusting"
             raise DivergedError(
-                f"the learned pixels are too large for an image in task {task.index}, stage {stage.name}. The last "
+                f"the learned pixels are too large for an image in task {task.index + 1}, stage {stage.name}. The last "
                 "good state is kept. Try a smaller learning rate, such as "
                 f"method.exemplars.{key}.lr={stage.schedule.lr / 10:g}"
             )
