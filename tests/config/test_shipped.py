@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mmcl.config.components import describe, locate
-from mmcl.config.compose import compose_run
+from mmcl.config.compose import compose_run, compose_sweep
 from mmcl.config.locate import options, shipped_folder
 from mmcl.config.schema import LoggerConfig, PathsConfig, RunConfig, TrainerConfig
 from mmcl.launch.table_check import check_tables
@@ -45,7 +45,7 @@ def test_the_first_comment_of_a_table_is_the_command_that_reproduces_it(path: Pa
     mmcl, reproduce, name, *typed = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     assert (mmcl, reproduce, name) == ("mmcl", "reproduce", table.name)
     for overrides in table.runs[:1]:
-        compose_run([*overrides, *typed])
+        compose_sweep([*overrides, *typed])
 
 
 def test_every_row_of_every_table_composes_and_no_two_are_the_same_by_accident() -> None:
