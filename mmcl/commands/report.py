@@ -52,6 +52,8 @@ def _report(parsed: argparse.Namespace) -> None:
         sys.stderr.write(f"mmcl: left out: {problem}\n")
     pick = pick_from(results)
     compared = [compare(load_table(path), pick) for path in find_tables()]
+    if len(results) == 1:
+        compared = [table.measured_rows() for table in compared if table.measured]
     kinds = [kind for kind in KINDS if getattr(parsed, kind)]
     if kinds:
         for path in write_tables([table for table in compared if table.measured], runs / "tables", kinds):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mmcl.results.comparison import ComparedTable, compare, overrides_of, pick_f
 from mmcl.results.memory_sweep import find_sweeps
 from mmcl.results.result import Result
 from mmcl.results.tables import Table
+from mmcl.whole_files import write_whole
 
 
 def write_report(
@@ -73,7 +73,9 @@ def write_page(
         headings=HEADINGS,
         overrides_of=overrides_of,
     )
-    return _replace(Path(path).expanduser(), page)
+    path = Path(path).expanduser()
+    write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
+    return path
 
 
 def _template() -> Template:
@@ -83,11 +85,3 @@ def _template() -> Template:
     )
     environment.filters.update(filters())
     return environment.get_template("page.html")
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Write a file so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)

@@ -10,7 +10,6 @@ from typing import Any
 
 from mmcl.report.run_section import DRAWN
 from mmcl.results.comparison import ComparedTable, overrides_of
-from mmcl.results.costs import kept_bytes
 from mmcl.results.result import Result
 
 SECTIONS = 60  # runs that get one, of very many
@@ -28,7 +27,7 @@ class RunLine:
     readout: str
     average: float | None
     last: float | None
-    kept_bytes: float | None
+    kept_bytes: int | None
     seconds: float | None
     settings: str
     directory: str
@@ -65,7 +64,7 @@ def _line(result: Result, named: str, addresses: Mapping[Path, str], root: str) 
         readout,
         figures.get("average_incremental_accuracy"),
         figures.get("last_accuracy"),
-        kept_bytes(result),
+        result.kept_bytes,
         result.timing.get("wall_seconds"),
         " ".join(overrides_of(result)),
         os.path.relpath(result.path.parent, root) if root else str(result.path.parent),

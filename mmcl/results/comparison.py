@@ -134,6 +134,10 @@ class ComparedTable:
         """Whether any row has a printed value."""
         return any(entry.row.printed for entry in self.rows)
 
+    def measured_rows(self) -> ComparedTable:
+        """Return the table with the rows alone that have a run behind them."""
+        return replace(self, rows=tuple(entry for entry in self.rows if entry.measured))
+
     @property
     def measured(self) -> bool:
         """Whether any row has a run behind it."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from mmcl.results.result import Result
 
-KEPT = ("model_bytes", "head_bytes", "buffer_bytes", "memory_bytes")
-
 
 @dataclass(frozen=True)
 class Costs:
@@ -33,15 +31,8 @@ def costs_of(results: Sequence[Result]) -> Costs:
     return Costs(
         _mean([result.timing.get("wall_seconds") for result in results]),
         _mean([images_per_second(result) for result in results]),
-        _mean([kept_bytes(result) for result in results]),
+        _mean([result.kept_bytes for result in results]),
     )
-
-
-def kept_bytes(result: Result) -> float | None:
-    """Return the bytes of model, heads, buffers and memory after the last task."""
-    if not result.bytes_per_task:
-        return None
-    return float(sum(result.bytes_per_task[-1].get(key) or 0 for key in KEPT))
 
 
 def images_per_second(result: Result) -> float | None:
