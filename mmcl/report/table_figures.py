@@ -96,7 +96,8 @@ def _with_caption(compared: ComparedTable, caption: str) -> dict[str, str]:
 
 
 def _of_streams(compared: ComparedTable) -> bool:
-    return any(result.evaluations for entry in compared.rows for result in entry.results)
+    results = [result for entry in compared.rows for result in entry.results]
+    return bool(results) and all(result.evaluations for result in results)
 
 
 def _dots(compared: ComparedTable) -> dict[str, Line]:
@@ -116,20 +117,25 @@ def _dots(compared: ComparedTable) -> dict[str, Line]:
 
 
 def _curves(compared: ComparedTable) -> dict[str, str]:
-    ours: dict[str, Curve] = {}
-    printed: dict[str, Curve] = {}
+    """Draw accuracy over classes, a picture for each benchmark of the table."""
+    ours: dict[str, dict[str, Curve]] = {}
+    printed: dict[str, dict[str, Curve]] = {}
     for entry in compared.rows:
         curve, printed_curve = entry.measured.get("accuracy_curve"), entry.row.printed.get("accuracy_curve")
         # Where tasks are data sets, their accuracies are no curve over classes.
-        if isinstance(curve, tuple) and entry.results and not entry.results[0].task_names:
-            classes = np.cumsum(entry.results[0].task_sizes).tolist()
-            ours[entry.row.label] = (classes[: len(curve)], curve)
-            if isinstance(printed_curve, tuple) and len(printed_curve) == len(classes):
-                printed[entry.row.label] = (classes, printed_curve)
-    if not ours:
-        return {}
-    caption = "Accuracy over classes" + (", ours solid and printed dashed" if printed else "")
-    return {caption: figures.accuracy_curves(ours, printed)}
+        if not isinstance(curve, tuple) or not entry.results or entry.results[0].task_names:
+            continue
+        benchmark = entry.results[0].name_of("benchmark")
+        classes = np.cumsum(entry.results[0].task_sizes).tolist()
+        ours.setdefault(benchmark, {})[entry.row.label] = (classes[: len(curve)], curve)
+        if isinstance(printed_curve, tuple) and len(printed_curve) == len(classes):
+            printed.setdefault(benchmark, {})[entry.row.label] = (classes, printed_curve)
+    pictures: dict[str, str] = {}
+    for benchmark, curves in ours.items():
+        caption = "Accuracy over classes" + (f" of {benchmark}" if len(ours) > 1 else "")
+        caption += ", ours solid and printed dashed" if benchmark in printed else ""
+        pictures[caption] = figures.accuracy_curves(curves, printed.get(benchmark, {}))
+    return pictures
 
 
 def _bars(compared: ComparedTable) -> dict[str, str]:
