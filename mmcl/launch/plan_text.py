@@ -74,7 +74,7 @@ def _show_data(runs: Sequence[PlannedRun], say: _Say) -> None:
 
 
 def _show_cost(plan: Plan, jobs: int, say: _Say) -> None:
-    pending = plan.pending
+    pending = _left(plan)
     known = [run.expected_seconds for run in pending if run.expected_seconds is not None]
     say("Cost:" if pending else "Cost: nothing is left to run")
     if known:
@@ -89,8 +89,13 @@ def _show_cost(plan: Plan, jobs: int, say: _Say) -> None:
         say(f"  {_count(others, 'run')} without an estimate; the tables say: {_said(plan)}")
 
 
+def _left(plan: Plan) -> list[PlannedRun]:
+    """Return all runs that have not finished, those without data, too: what they would cost is worth knowing first."""
+    return [run for run in plan.runs.values() if run.state != FINISHED]
+
+
 def _said(plan: Plan) -> str:
-    needed = {row.partition(": ")[0] for run in plan.pending if run.expected_seconds is None for row in run.rows}
+    needed = {row.partition(": ")[0] for run in _left(plan) if run.expected_seconds is None for row in run.rows}
     said = dict.fromkeys(f"{table.name}: {table.cost}" for table in plan.tables if table.name in needed)
     return _first(list(said), "; ")
 
