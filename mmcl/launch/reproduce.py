@@ -112,7 +112,8 @@ def reproduce(
     console = Console(highlight=False, soft_wrap=True)
     launch = launch or Launch()
     runs_dir = Path(runs_dir).expanduser()
-    plan = make_plan([with_rows(load_table(path), rows) for path in tables_named(name)], extra, seeds, runs_dir)
+    tables = with_rows([load_table(path) for path in tables_named(name)], rows)
+    plan = make_plan(tables, extra, seeds, runs_dir)
     launcher, slots = launch.chosen(plan)
     show_plan(plan, console, launcher, len(slots), whole=dry_run)
     if dry_run:

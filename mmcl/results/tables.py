@@ -138,19 +138,22 @@ class Table:
         return tuple(dict.fromkeys(overrides for row in self.rows for overrides in row.runs))
 
 
-def with_rows(table: Table, pattern: str | None) -> Table:
-    """Return a table with the rows whose labels a pattern such as ``MEMO*`` matches; all without one.
+def with_rows(tables: Sequence[Table], pattern: str | None) -> list[Table]:
+    """Return tables with the rows whose labels a pattern such as ``MEMO*`` matches; all without one.
 
     Raises:
-        UserError: none does.
+        UserError: no row of any table does.
     """
     if pattern is None:
-        return table
-    rows = tuple(row for row in table.rows if pattern == row.label or fnmatchcase(row.label, pattern))
-    if not rows:
-        labels = dict.fromkeys(row.label for row in table.rows)
-        raise UserError(f"--rows {pattern!r}: no row of {table.name} is called so. Rows: {', '.join(labels)}")
-    return replace(table, rows=rows)
+        return list(tables)
+    chosen = [
+        replace(table, rows=tuple(row for row in table.rows if pattern == row.label or fnmatchcase(row.label, pattern)))
+        for table in tables
+    ]
+    if not any(table.rows for table in chosen):
+        labels = list(dict.fromkeys(row.label for table in tables for row in table.rows))
+        raise UserError(f"--rows {pattern!r}: no row is called so.{nearest(pattern, labels)} Rows: {', '.join(labels)}")
+    return [table for table in chosen if table.rows]
 
 
 def find_tables() -> list[Path]:
