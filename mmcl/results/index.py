@@ -90,7 +90,7 @@ def ask(root: Path | str, question: Callable[[Index], Answer]) -> Answer:
         for _ in range(2):
             try:
                 return answer(str(folder / NAME))
-            except (sqlite3.Error, DamagedIndexError) as error:
+            except (sqlite3.Error, DamagedIndexError, TypeError, ValueError) as error:
                 if _cannot_be_used(error):
                     break
                 discard(folder)

@@ -12,6 +12,11 @@ from pathlib import Path
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SLURM_PROCID", "LOCAL_RANK")
 
 
+def listens_to_interrupts() -> None:
+    """Let a child listen to SIGINT, also where these tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main() -> None:
     """``name=a folder=F codes=75,0 seconds=1 signal=9``: each start takes the next code, the last one for ever."""
     keys = dict(word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)

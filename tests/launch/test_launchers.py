@@ -20,6 +20,7 @@ from mmcl.launch.gpu_pool import names_of, seconds_before, slots_for
 from tests.engine.launched import Ended, launch
 from tests.engine.test_two_processes import CHECKOUT
 from tests.engine.tiny import assert_same_outcome, read, run_here, tiny
+from tests.launch.pretend import listens_to_interrupts
 
 QUICK = ("+method=replay", "method.later_tasks.epochs=2")
 SEEDS = (1, 2)
@@ -220,7 +221,9 @@ def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
     with output.open("wb") as file:
         command = [sys.executable, "-m", "mmcl.run", *arguments]
-        return subprocess.Popen(command, cwd=CHECKOUT, stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, cwd=CHECKOUT, stdout=file, stderr=subprocess.STDOUT, preexec_fn=listens_to_interrupts
+        )
 
 
 def _wait(folder: Path, words: str, files: int, name: str = "metrics.csv") -> None:

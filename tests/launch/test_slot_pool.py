@@ -18,6 +18,7 @@ from mmcl.launch import isolation
 from mmcl.launch.jobs import Job, Outcome
 from mmcl.launch.slot_pool import run_in_slots
 from mmcl.launch.slots import Slot
+from tests.launch.pretend import listens_to_interrupts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TWO = [Slot("one", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "MIG-a"}), Slot("two", {"OMP_NUM_THREADS": "3"})]
@@ -128,7 +129,12 @@ except KeyboardInterrupt:
     [(signal.SIGINT, 130, True), (signal.SIGTERM, 75, True), (signal.SIGKILL, -9, False)],
 )
 def test_no_job_outlives_its_pool(number: signal.Signals, code: int, is_asked: bool, tmp_path: Path) -> None:
-    pool = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+    pool = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=listens_to_interrupts,
+    )
     _wait_for(tmp_path / "slow" / "start0")
     pool.send_signal(number)
     assert pool.wait(30) == code
