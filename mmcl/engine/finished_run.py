@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from mmcl.backbones.dual_encoder import DualEncoder
 from mmcl.config.components import build, locate
 from mmcl.config.identity import identity
 from mmcl.engine.encoding import CachedEncoders
+from mmcl.engine.run_directory import read_of_run
 from mmcl.engine.state import StateFile
 from mmcl.engine.trainers import make_trainer
-from mmcl.errors import MissingFileError, UserError
+from mmcl.errors import UserError
 from mmcl.memory.class_memory import ClassMemory
 from mmcl.methods.mml.learner import MmlLearner
 from mmcl.methods.mml.mml import Mml, MmlConfig
@@ -48,7 +48,7 @@ class FinishedRun:
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         folder = folder.expanduser()
         self.folder = folder.parent if folder.name == "result.json" else folder
-        owner, result = (_read(self.folder / name) for name in ("identity.json", "result.json"))
+        owner, result = (read_of_run(self.folder / name, "of method=mml") for name in ("identity.json", "result.json"))
         if not isinstance(owner.get("config"), dict):
             raise UserError(f"{self.folder / 'identity.json'} has another form. {AGAIN}")
         self.config: DictConfig = OmegaConf.create(owner["config"])
@@ -119,18 +119,3 @@ class FinishedRun:
     def empty_memory(self) -> ClassMemory:
         """Return a memory for rows of these encoders, with prototypes as in the run."""
         return ClassMemory(self.encoders().digest, self.keys.prototype_items, self.keys.storage)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            f"{path.parent} is no directory of a run: it has no {path.name}. Name the folder that holds the "
-            "result.json which a run of method=mml prints"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}. {AGAIN}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} has another form. {AGAIN}")
-    return content

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmcl.errors import UserError
+from mmcl.errors import MissingFileError, UserError
 from mmcl.whole_files import disk_space, write_whole
 
 # What a fresh start leaves alone: the lock, what was set aside, and memories that a user built for the run.
@@ -149,6 +149,31 @@ class MetricsFile:
         if whole != content:
             self.path.write_bytes(whole)
         return bool(whole)
+
+
+def read_of_run(path: Path, of: str = "") -> dict[str, Any]:
+    """Read a JSON file of a run's directory, for a command that needs it.
+
+    Args:
+        path: the file.
+        of: of which runs, for the message, such as ``of method=mml``.
+
+    Raises:
+        UserError: it is not there, cannot be read, or holds something else.
+    """
+    again = "Bring a good copy, or run again with force=true"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f"{path.parent} is no directory of a run: it has no {path.name}. Name the folder that holds the "
+            f"result.json which a run{of and f' {of}'} prints"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}. {again}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has another form. {again}")
+    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from mmcl.config.components import locate
 from mmcl.engine.predictions import Predictions, scores_like
+from mmcl.engine.run_directory import read_of_run
 from mmcl.engine.state import SequenceState, StateFile
 from mmcl.errors import MissingFileError, UserError
 from mmcl.metrics.readouts import confusion_matrix, readout_metrics
@@ -162,17 +162,8 @@ def _replaced(value: Any, old: str, new: str) -> Any:
 
 
 def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            f"{path.parent} is no directory of a run: it has no result.json. Name the folder that holds the "
-            "result.json which a run prints"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}. Bring a good copy, or run again with force=true") from error
-    missing = [key for key in NEEDED if key not in content] if isinstance(content, dict) else list(NEEDED)
+    content = read_of_run(path)
+    missing = [key for key in NEEDED if key not in content]
     if missing:
         raise UserError(f"{path} is no result of a run: it has no {missing[0]!r}")
-    result: dict[str, Any] = content
-    return result
+    return content

@@ -76,6 +76,10 @@ def die_writing_a_checkpoint() -> None:
 
 def die_inside_a_stream() -> None:
     """Die after the third batch of a test stream was counted, before its state is saved."""
+    _at_the_third_batch_of_a_stream(die)
+
+
+def _at_the_third_batch_of_a_stream(act: Callable[[], object]) -> None:
     count = stream.Answers.count
     seen = [0]
 
@@ -83,7 +87,7 @@ def die_inside_a_stream() -> None:
         count(self, *batch)
         seen[0] += 1
         if seen[0] == 3:
-            die()
+            act()
 
     stream.Answers.count = counted
 
@@ -183,16 +187,7 @@ def asked_while_saving() -> None:
 
 def asked_inside_a_stream() -> None:
     """Be asked while the third batch of a test stream is counted."""
-    count = stream.Answers.count
-    seen = [0]
-
-    def counted(self: Any, *batch: Any) -> None:
-        count(self, *batch)
-        seen[0] += 1
-        if seen[0] == 3:
-            _ask()
-
-    stream.Answers.count = counted
+    _at_the_third_batch_of_a_stream(_ask)
 
 
 def asked_while_encoding() -> None:

@@ -141,14 +141,19 @@ def _raise(place: str) -> None:
     raise PreemptedError(place)
 
 
+def _wait_for_the_second_task(process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a run below a folder has ended an epoch of its second task, or has ended by itself."""
+    while process.poll() is None and not any(
+        "\n1,representation,1," in file.read_text() for file in folder.rglob("metrics.csv")
+    ):
+        time.sleep(0.002)
+
+
 @pytest.mark.slow
 def test_one_of_two_processes_is_asked(tmp_path: Path) -> None:
     common = ("+method=replay", "backbone._target_=tests.engine.plain_backbone.make", "method.later_tasks.epochs=12")
     process = on_two_processes(tmp_path / "asked", *common)
-    while process.poll() is None and not any(
-        "\n1,representation,1," in file.read_text() for file in tmp_path.rglob("metrics.csv")
-    ):
-        time.sleep(0.002)
+    _wait_for_the_second_task(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == PREEMPTED, output
@@ -173,10 +178,7 @@ def test_a_sweep_hands_on_what_it_is_asked(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while sweep.poll() is None and not any(
-        "\n1,representation,1," in file.read_text() for file in tmp_path.rglob("metrics.csv")
-    ):
-        time.sleep(0.01)
+    _wait_for_the_second_task(sweep, tmp_path)
     sweep.send_signal(signal.SIGTERM)
     output, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == PREEMPTED, output

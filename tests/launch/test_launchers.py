@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmcl.config.compose import compose_run
 from mmcl.config.identity import identity
@@ -21,6 +20,7 @@ from tests.engine.launched import Ended, launch
 from tests.engine.test_two_processes import CHECKOUT
 from tests.engine.tiny import assert_same_outcome, read, run_here, tiny
 from tests.launch.pretend import listens_to_interrupts
+from tests.one_thread import one_thread
 
 QUICK = ("+method=replay", "method.later_tasks.epochs=2")
 SEEDS = (1, 2)
@@ -28,13 +28,8 @@ SEEDS = (1, 2)
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Here and in every process that is started from here: sums of several threads differ in the last digits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "OMP_NUM_THREADS", "1")
+    with one_thread():
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
