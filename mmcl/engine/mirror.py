@@ -133,7 +133,8 @@ class Mirror:
     def _forget_cut_files(self) -> None:
         """Delete the offline files of earlier starts, whose history the present one has logged again."""
         present = Path(self.wandb_run.dir).parent
-        for folder in (self.directory.path / "wandb").glob(f"offline-run-*-{self.wandb_run.id}"):
+        # Of two starts within one second, wandb counts the second one behind the id.
+        for folder in (self.directory.path / "wandb").glob(f"offline-run-*-{self.wandb_run.id}*"):
             if folder != present:
                 shutil.rmtree(folder, ignore_errors=True)
 

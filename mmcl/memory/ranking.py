@@ -84,6 +84,13 @@ def largest(table: Tensor, k: int) -> Tensor:
     return ascending[:, table.shape[1] - k :].flip(1)
 
 
+def stable_order(places: Tensor) -> Tensor:
+    """Return the order int64 ``(P,)`` that sorts places from 0 to 2^16 - 1, equal ones as they come."""
+    if places.device.type != "cpu":
+        return torch.argsort(places, stable=True)
+    return torch.from_numpy(np.argsort(places.numpy().astype(np.uint16), kind="stable"))  # numpy sorts these by digits
+
+
 def places_of_true(table: Tensor) -> tuple[Tensor, Tensor]:
     """Return row and column int64 ``(P,)`` of what is true in ``(B, L)``, row by row."""
     if table.device.type != "cpu":

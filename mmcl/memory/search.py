@@ -27,16 +27,19 @@ from mmcl.memory.ranking import (
     rank_keys,
     ranked_places,
     ranked_scores,
+    stable_order,
 )
 
 CHUNK_BYTES = 2**28
 INDEXES = ("exact", "faiss")
 LARGEST_NORM = 1e18  # of a row, so that no product of two numbers is infinite in float32
 _QUERIES = 1024  # searched side by side
+_CHUNK_ROWS = 2**16  # at most, so that their numbers are sorted fast
 _GROUP = 8  # rows of which the coarse pass looks at the best first
 _GROUPS = 4  # of them together, where the k-th best is sought
 _ALIGNED = _GROUP * _GROUPS
-_SCORE_BYTES = 96  # at most needed for one row and query of a chunk, if every row is as near as every other
+_SCORE_BYTES = 24  # at most needed for one row and query of a chunk
+_PAIR_BYTES = 96  # at most needed for one of them that is scored carefully
 _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _FLOATS = {bits: floats for floats, bits in _BITS.items()}
 # How far matrix products of float32 unit vectors may be off by what torch rounds their operands to.
@@ -177,16 +180,14 @@ class ExactIndex:
         rough = units.to(self.coarse)
         bound = self._bound(units, rough)
         best = units.new_empty(len(units), 0, dtype=torch.int64)
-        at_once = self.chunk_bytes // (_SCORE_BYTES * len(units) + 4 * units.shape[1])
-        step = max(_ALIGNED, at_once // _ALIGNED * _ALIGNED)
+        at_once = self.chunk_bytes // 2 // (_SCORE_BYTES * len(units) + 4 * units.shape[1])
+        step = min(_CHUNK_ROWS, max(_ALIGNED, at_once // _ALIGNED * _ALIGNED))
         for first in range(0, len(self.rows), step):
             last = min(first + step, len(self.rows))
             bits = self._coarse_bits(rough, first, last)
-            query, row = _near_enough(bits, last - first, best, bound, k)
-            row += first
-            counts = torch.bincount(query, minlength=len(units))
-            keys = rank_keys(self._careful_scores(units, counts, row), row)
-            best = _merged(best, query, counts, keys, k)
+            for query, row in _near_enough(bits, last - first, best, bound, k, self.chunk_bytes // 2 // _PAIR_BYTES):
+                keys = rank_keys(self._careful_scores(units, query, row, first, last), row + first)
+                best = _merged(best, query, keys, k)
         return Neighbours(ranked_scores(best), ranked_places(best))
 
     def _bound(self, units: Tensor, rough: Tensor) -> float:
@@ -213,9 +214,17 @@ class ExactIndex:
         bits[:, size:] = torch.iinfo(bits.dtype).min
         return bits
 
-    def _careful_scores(self, units: Tensor, counts: Tensor, row: Tensor) -> Tensor:
-        """Return the cosines float32 ``(P,)`` of pairs, each by itself, so that equal rows are equal."""
-        return pair_products(units, counts, self.rows, row) * self._inverse_norms[row]
+    def _careful_scores(self, units: Tensor, query: Tensor, row: Tensor, first: int, last: int) -> Tensor:
+        """Return the cosines float32 ``(P,)`` of pairs with rows of a chunk, each by itself, so that equal rows are equal.
+
+        The pairs are taken by row: the queries stay in the processor's cache, the rows do not, and each comes once.
+        """
+        order = stable_order(row)
+        counts = torch.bincount(row, minlength=last - first)
+        products = pair_products(self.rows[first:last], counts, units, query[order])
+        scores = torch.empty_like(products)
+        scores[order] = products
+        return scores.mul_(self._inverse_norms[first:last][row])
 
 
 class FaissIndex:
@@ -286,11 +295,14 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED
 
 
-def _near_enough(bits: Tensor, size: int, best: Tensor, bound: float, k: int) -> tuple[Tensor, Tensor]:
-    """Return the pairs of query and row of a chunk that may be among the k nearest: int64 ``(P,)``, by query.
+def _near_enough(
+    bits: Tensor, size: int, best: Tensor, bound: float, k: int, pairs_at_once: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the pairs of query and row of a chunk that may be among the k nearest: int64 ``(P,)``, by query.
 
     Cosines are compared as bit patterns, which is faster. These have the order of the cosines above 0; where a query
     must look below, all of them are put in order first. ``size`` is the number of rows, ``best`` the keys found so far.
+    More than ``pairs_at_once`` come only where many rows are equally near.
     """
     coarse = _FLOATS[bits.dtype]
     maxima = _group_maxima(bits, _GROUP)
@@ -302,9 +314,10 @@ def _near_enough(bits: Tensor, size: int, best: Tensor, bound: float, k: int) ->
         cut = _cut(_least(bits, maxima, best, k), bound).to(coarse)
     reach = monotone(cut.view(bits.dtype))
     members = bits.view(len(bits), _GROUP, -1)
-    query, group = places_of_true(maxima >= reach)
-    pair, member = places_of_true(members[query, :, group] >= reach[query])
-    return query[pair], member * members.shape[2] + group[pair]
+    groups_at_once = max(1, pairs_at_once // _GROUP)
+    for query, group in zip(*(places.split(groups_at_once) for places in places_of_true(maxima >= reach)), strict=True):
+        pair, member = places_of_true(members[query, :, group] >= reach[query])
+        yield query[pair], member * members.shape[2] + group[pair]
 
 
 def _least(bits: Tensor, maxima: Tensor, best: Tensor, k: int) -> Tensor:
@@ -333,11 +346,9 @@ def _group_maxima(bits: Tensor, size: int) -> Tensor:
     return bits.view(len(bits), size, -1).amax(dim=1)
 
 
-def _merged(best: Tensor, query: Tensor, counts: Tensor, keys: Tensor, k: int) -> Tensor:
-    """Return the k largest keys of each query, largest first, of those so far ``(B, <= k)`` and new ones ``(P,)``.
-
-    ``counts`` ``(B,)`` are how many new ones each query has.
-    """
+def _merged(best: Tensor, query: Tensor, keys: Tensor, k: int) -> Tensor:
+    """Return the k largest keys of each query, largest first, of those so far ``(B, <= k)`` and new ones ``(P,)``."""
+    counts = torch.bincount(query, minlength=len(best))
     place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
     fresh = best.new_full((len(best), int(counts.max())), LOWEST_KEY)
     fresh[query, place] = keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_a_run_that_was_cut_has_one_whole_history(
     else:
         stop_after_each_save(arguments, 3, monkeypatch)
     before = offline_file(directory_of(tmp_path))
+    shutil.copytree(before.parent, f"{before.parent}-1")  # as wandb names another start within the same second
     again = offline_file(run_here(arguments).parent)
     assert again != before
     assert again.name == before.name  # the id is the same
