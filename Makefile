@@ -1,10 +1,11 @@
 # make reproduce   every method on embedded data: a table and a report
-# make test        lint, types, all tests
+# make test        lint, types, all tests; WORKERS=4 for more of them side by side
 # make reproduce TABLE=memo/cifar100_b0_inc10 ARGS="paths.data=~/data"
 PYTHON ?= python3
 TABLE ?= quick
 ARGS ?=
 RUNS ?= runs
+WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -25,7 +26,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
