@@ -215,7 +215,7 @@ class ExactIndex:
         return bits
 
     def _careful_scores(self, units: Tensor, query: Tensor, row: Tensor, first: int, last: int) -> Tensor:
-        """Return the cosines float32 ``(P,)`` of pairs with rows of a chunk, each by itself, so that equal rows are equal.
+        """Return the cosines float32 ``(P,)`` of pairs with rows of a chunk, each by itself: equal rows are equal.
 
         The pairs are taken by row: the queries stay in the processor's cache, the rows do not, and each comes once.
         """
@@ -315,7 +315,8 @@ def _near_enough(
     reach = monotone(cut.view(bits.dtype))
     members = bits.view(len(bits), _GROUP, -1)
     groups_at_once = max(1, pairs_at_once // _GROUP)
-    for query, group in zip(*(places.split(groups_at_once) for places in places_of_true(maxima >= reach)), strict=True):
+    found = (torch.split(places, groups_at_once) for places in places_of_true(maxima >= reach))
+    for query, group in zip(*found, strict=True):
         pair, member = places_of_true(members[query, :, group] >= reach[query])
         yield query[pair], member * members.shape[2] + group[pair]
 
