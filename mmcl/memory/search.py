@@ -325,7 +325,8 @@ def _least(bits: Tensor, maxima: Tensor, best: Tensor, k: int) -> Tensor:
     """Return a coarse cosine float32 ``(B, 1)`` that k rows reach; minus infinity where fewer rows were seen."""
     least = torch.full((len(bits), 1), -torch.inf, device=bits.device)
     if best.shape[1] == k:
-        least = ranked_scores(best[:, -1:])
+        last = best[:, -1:]
+        least = torch.where(last > LOWEST_KEY, ranked_scores(last), least)
     for table in (_group_maxima(maxima, _GROUPS), maxima, bits):
         if table.shape[1] >= k:
             reached = kth_largest(table, k)

@@ -93,6 +93,13 @@ def test_what_lies_behind_a_query_is_ranked_as_well(coarse: torch.dtype, chunk_b
     assert found.rows[:, :3].sort(dim=1).values.tolist() == [[700, 701, 702]] * 6
 
 
+@pytest.mark.parametrize("coarse", [torch.float32, torch.bfloat16])
+def test_more_neighbours_than_a_chunk_has_rows(coarse: torch.dtype) -> None:
+    asked, memory = case(5, 40, 300, 16)
+    index = ExactIndex(memory, 20_000, coarse)  # chunks of 32 rows, whose pairs come in several parts
+    assert torch.equal(index.search(asked, 100).rows, by_full_sort(asked, memory, 100).rows)
+
+
 def test_near_rows_are_told_apart_by_less_than_the_coarse_type_can() -> None:
     generator = torch.Generator().manual_seed(3)
     direction = torch.randn(1, 64, generator=generator)
